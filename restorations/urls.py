@@ -1,0 +1,39 @@
+from django.urls import path
+
+from restorations.views import hooks, restorations, uploads, videos
+
+urlpatterns = [
+    path("w/<slug:slug>/", videos.workspace_home, name="workspace-home"),
+    path("w/<slug:slug>/uploads/", uploads.upload_create, name="upload-create"),
+    path("w/<slug:slug>/uploads/<uuid:upload_id>/", uploads.upload_abort, name="upload-abort"),
+    path("w/<slug:slug>/uploads/<uuid:upload_id>/parts/", uploads.upload_parts, name="upload-parts"),
+    path("w/<slug:slug>/uploads/<uuid:upload_id>/parts/<int:number>/", uploads.upload_part, name="upload-part"),
+    path("w/<slug:slug>/uploads/<uuid:upload_id>/complete/", uploads.upload_complete, name="upload-complete"),
+    path("w/<slug:slug>/videos/", videos.video_create, name="video-create"),
+    path("w/<slug:slug>/videos/<uuid:video_id>/", videos.video_detail, name="video-detail"),
+    path("w/<slug:slug>/videos/<uuid:video_id>/quote/", videos.video_quote, name="video-quote"),
+    path("w/<slug:slug>/videos/<uuid:video_id>/restore/", videos.video_restore, name="video-restore"),
+    path("w/<slug:slug>/videos/<uuid:video_id>/delete/", videos.video_delete, name="video-delete"),
+    path("w/<slug:slug>/restorations/", restorations.restoration_list, name="restoration-list"),
+    path(
+        "w/<slug:slug>/restorations/<uuid:restoration_id>/",
+        restorations.restoration_detail,
+        name="restoration-detail",
+    ),
+    path(
+        "w/<slug:slug>/restorations/<uuid:restoration_id>/cancel/",
+        restorations.restoration_cancel,
+        name="restoration-cancel",
+    ),
+    path(
+        "w/<slug:slug>/restorations/<uuid:restoration_id>/delete/",
+        restorations.restoration_delete,
+        name="restoration-delete",
+    ),
+    path(
+        "w/<slug:slug>/restorations/<uuid:restoration_id>/download/",
+        restorations.restoration_download,
+        name="restoration-download",
+    ),
+    path("hooks/runpod/<str:token>/", hooks.runpod_webhook, name="runpod-webhook"),
+]

@@ -1,0 +1,1 @@
+"""Settings: `base` holds all of them; `dev`, `test` and `prod` hold only what differs."""

@@ -1,0 +1,298 @@
+"""Every setting of the site. Values that differ between installations come from the environment.
+
+`.env.example` explains each variable for operators; this file is where it is read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import django_stubs_ext
+from django.utils.translation import gettext_lazy as _
+
+from seedvr_site import env
+
+# Lets annotations such as ModelAdmin[Video] work at run time.
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+#: Everything that the running product writes on this machine; ignored by git.
+VAR_DIR = Path(env.text("VAR_DIR", str(BASE_DIR / "var"))).resolve()
+
+# --- Who we are ---------------------------------------------------------------------------------------------
+
+PRODUCT_NAME = "Clearframe"
+#: The address under which browsers and GPU workers reach the site; signed URLs and mails start with it.
+SITE_URL = env.text("SITE_URL", "http://127.0.0.1:8000").rstrip("/")
+_site_host = urlsplit(SITE_URL).hostname or "127.0.0.1"
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", _site_host)
+CSRF_TRUSTED_ORIGINS = [SITE_URL]
+ROOT_URLCONF = "seedvr_site.urls"
+ASGI_APPLICATION = "seedvr_site.asgi.application"
+
+# --- Apps ---------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "seedvr_site",
+    "restorations",
+    "billing",
+    "accounts",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.humanize",
+    "django.contrib.staticfiles",
+    "channels",
+    "allauth",
+    "allauth.account",
+    "django_htmx",
+    "template_partials",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "seedvr_site.context.product",
+                "accounts.context.workspaces",
+                "billing.context.credit_balance",
+            ],
+        },
+    },
+]
+
+# --- Database -----------------------------------------------------------------------------------------------
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# IMMEDIATE takes the write lock at the start of each transaction: with the default, two processes that read and
+# then write fail at once with "database is locked", whatever the timeout.
+SQLITE: dict[str, Any] = {
+    "ENGINE": "django.db.backends.sqlite3",
+    "NAME": VAR_DIR / "db.sqlite3",
+    "OPTIONS": {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    },
+}
+
+
+def postgres(url: str) -> dict[str, Any]:
+    """Returns the settings for `postgres://user:password@host:port/name`."""
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {"pool": {"min_size": 1, "max_size": 10}},
+    }
+
+
+_database_url = env.text("DATABASE_URL", "")
+DATABASES = {"default": postgres(_database_url) if _database_url else SQLITE}
+
+# --- Redis or Valkey: one server, a database number for each use --------------------------------------------
+
+REDIS_URL = env.text("REDIS_URL", f"unix://{VAR_DIR / 'valkey.sock'}")
+
+
+def redis_database(number: int) -> str:
+    """Returns the URL of one numbered database of `REDIS_URL`, for redis-py."""
+    return f"{REDIS_URL}?db={number}" if REDIS_URL.startswith("unix://") else f"{REDIS_URL.rstrip('/')}/{number}"
+
+
+def celery_database(number: int) -> str:
+    """Returns the same for kombu, which spells sockets in its own way."""
+    if REDIS_URL.startswith("unix://"):
+        return f"redis+socket://{REDIS_URL.removeprefix('unix://')}?virtual_host={number}"
+    return redis_database(number)
+
+
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_database(1)},
+}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [redis_database(2)], "expiry": 60, "capacity": 1000},
+    },
+}
+
+# --- Celery -------------------------------------------------------------------------------------------------
+
+CELERY_BROKER_URL = celery_database(3)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_TIME_LIMIT = 30 * 60
+CELERY_TASK_SOFT_TIME_LIMIT = 29 * 60
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# With late acknowledgement a task that outlives this is delivered a second time.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 2 * 60 * 60}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULE_FILENAME = str(VAR_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    # A tick that could not run before the next one is due has nothing left to do: it expires.
+    "watch-jobs-in-flight": {
+        "task": "restorations.tasks.watch_jobs_in_flight",
+        "schedule": 1.5,
+        "options": {"expires": 1.5},
+    },
+    "repair": {
+        "task": "restorations.tasks.repair",
+        "schedule": 15.0,
+        "options": {"expires": 15.0},
+    },
+    "retention": {
+        "task": "restorations.tasks.enforce_retention",
+        "schedule": 300.0,
+        "options": {"expires": 300.0},
+    },
+}
+
+# --- People -------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "home"
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
+ACCOUNT_CONFIRM_EMAIL_ON_GET = False
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = True
+
+# --- Mail ---------------------------------------------------------------------------------------------------
+
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"{PRODUCT_NAME} <hello@clearframe.example>")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+EMAIL_HOST = env.text("EMAIL_HOST", "")
+EMAIL_PORT = env.integer("EMAIL_PORT", 25, low=1, high=65535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", False)
+EMAIL_TIMEOUT = 15
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'}.EmailBackend"
+
+# --- Files --------------------------------------------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = VAR_DIR / "static"
+#: Videos, results, posters: the object store of an installation without S3.
+OBJECTS_DIR = VAR_DIR / "objects"
+STORAGES = {
+    "default": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": OBJECTS_DIR},
+    },
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+#: One part of a resumable upload; what is lost at most when the network goes.
+UPLOAD_PART_BYTES = env.integer("UPLOAD_PART_BYTES", 16 * 2**20, low=2**18, high=64 * 2**20)
+UPLOAD_MAX_BYTES = env.integer("UPLOAD_MAX_BYTES", 50 * 2**30, low=2**20)
+#: Without JavaScript a video comes as one request, which has to fit into the site's disk twice.
+UPLOAD_MAX_BYTES_SINGLE = env.integer("UPLOAD_MAX_BYTES_SINGLE", 500 * 2**20, low=2**20)
+
+# --- Restorations -------------------------------------------------------------------------------------------
+
+#: What the endpoint runs: "seedvr2" on H100s, or "cpu" for the preview engine. Pages say which.
+RESTORATION_ENGINE = env.choice("RESTORATION_ENGINE", "cpu", ("cpu", "seedvr2"))
+RUNPOD_BASE_URL = env.text("RUNPOD_BASE_URL", "https://api.runpod.ai/v2").rstrip("/")
+RUNPOD_ENDPOINT_ID = env.text("RUNPOD_ENDPOINT_ID", "")
+RUNPOD_API_KEY = env.text("RUNPOD_API_KEY", "")
+#: A machine's fault is tried again as a new attempt, up to this many in all.
+MAX_ATTEMPTS = env.integer("MAX_ATTEMPTS", 3, low=1, high=10)
+#: Seconds that a job may wait for a machine before it fails and is refunded.
+QUEUE_LIMIT_SECONDS = env.integer("QUEUE_LIMIT_SECONDS", 45 * 60, low=10)
+MAX_DURATION_SECONDS = env.integer("MAX_DURATION_SECONDS", 4 * 60 * 60, low=1)
+DEFAULT_RETENTION_HOURS = env.integer("DEFAULT_RETENTION_HOURS", 7 * 24, low=1, high=30 * 24)
+
+# --- Credits ------------------------------------------------------------------------------------------------
+
+#: What a new personal workspace gets. One credit is sold for one cent.
+STARTER_CREDITS = env.integer("STARTER_CREDITS", 300)
+
+# --- Languages and time -------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", _("English"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- Browsers' protections ----------------------------------------------------------------------------------
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:", "blob:"],
+        "media-src": ["'self'", "blob:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    },
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+# A body above this goes to a temporary file instead of memory; parts of uploads do not pass through here.
+FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
+
+# --- Logs ---------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
+    # httpx logs each URL at INFO: a poller's noise, and signed URLs do not belong into logs.
+    "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
+}

@@ -1,0 +1,27 @@
+"""One machine without keys: what `make run` uses."""
+
+import secrets
+
+from seedvr_site.settings.base import *  # noqa: F403
+from seedvr_site.settings.base import VAR_DIR
+
+DEBUG = False
+
+
+def _machine_secret() -> str:
+    """Returns this machine's own secret key, made at the first start and kept in `var/`."""
+    path = VAR_DIR / "secret_key"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x") as file:
+            path.chmod(0o600)
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+SECRET_KEY = _machine_secret()
+# Without DEBUG, WhiteNoise serves only what collectstatic gathered; here it serves the sources.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = True

@@ -1,0 +1,21 @@
+"""Production: every secret is required, everything is behind HTTPS."""
+
+from seedvr_site import env
+from seedvr_site.settings.base import *  # noqa: F403
+from seedvr_site.settings.base import STORAGES
+
+DEBUG = False
+SECRET_KEY = env.text("SECRET_KEY")
+SITE_URL = env.text("SITE_URL").rstrip("/")
+DATABASE_URL = env.text("DATABASE_URL")
+RUNPOD_ENDPOINT_ID = env.text("RUNPOD_ENDPOINT_ID")
+RUNPOD_API_KEY = env.text("RUNPOD_API_KEY")
+
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = True
+SECURE_HSTS_SECONDS = 365 * 24 * 3600
+SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+SECURE_HSTS_PRELOAD = True
+SESSION_COOKIE_SECURE = True
+CSRF_COOKIE_SECURE = True
+STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
