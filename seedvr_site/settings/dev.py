@@ -3,7 +3,7 @@
 import secrets
 
 from seedvr_site.settings.base import *  # noqa: F403
-from seedvr_site.settings.base import VAR_DIR
+from seedvr_site.settings.base import EMAIL_BACKEND, EMAIL_HOST, VAR_DIR
 
 DEBUG = False
 
@@ -22,6 +22,9 @@ def _machine_secret() -> str:
 
 
 SECRET_KEY = _machine_secret()
+# Without a mail server each mail becomes a file, and `manage.py serve` prints its link.
+MAIL_DIR = VAR_DIR / "mail"
+EMAIL_BACKEND = EMAIL_BACKEND if EMAIL_HOST else "seedvr_site.mail_folder.EmailBackend"
 # Without DEBUG, WhiteNoise serves only what collectstatic gathered; here it serves the sources.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = True
