@@ -9,12 +9,16 @@ from accounts.models import User, Workspace
 
 
 def workspaces(request: HttpRequest) -> dict[str, object]:
-    """Returns the workspace in the address and all of the person's workspaces, both read on first use."""
+    """Returns the workspace in the address, the person's workspaces, and whether changes are allowed here.
+
+    The queries run when a template first uses their values. Outside of a workspace the first one stands in.
+    """
     user = getattr(request, "user", None)
     if not isinstance(user, User):
         return {}
+    mine = SimpleLazyObject(lambda: list(Workspace.objects.for_member(user)))
     return {
-        "workspace": getattr(request, "workspace", None)
-        or SimpleLazyObject(lambda: Workspace.objects.for_member(user).first()),
-        "my_workspaces": SimpleLazyObject(lambda: list(Workspace.objects.for_member(user))),
+        "workspace": getattr(request, "workspace", None) or SimpleLazyObject(lambda: next(iter(mine), None)),
+        "my_workspaces": mine,
+        "can_edit": getattr(getattr(request, "membership", None), "can_edit", False),
     }

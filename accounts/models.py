@@ -76,7 +76,9 @@ class Workspace(models.Model):
     name = models.CharField(_("name"), max_length=80)
     slug = models.SlugField(_("name in addresses"), max_length=60, unique=True)
     is_personal = models.BooleanField(_("made at sign-up"), default=False)
-    retention_hours = models.PositiveIntegerField(_("hours that files are kept"), default=default_retention_hours)
+    retention_hours = models.PositiveIntegerField(
+        _("hours that files are kept"), default=default_retention_hours
+    )
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
 
     objects = WorkspaceQuerySet.as_manager()

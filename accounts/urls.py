@@ -3,6 +3,5 @@ from django.urls import path
 from accounts import views
 
 urlpatterns = [
-    path("", views.home, name="home"),
     path("settings/", views.preferences, name="preferences"),
 ]

@@ -5,24 +5,13 @@ from __future__ import annotations
 from typing import cast
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods
 
 from accounts.forms import MailPreferencesForm
 from accounts.models import User
-from accounts.workspaces import personal_workspace
-
-
-@require_safe
-@login_not_required
-def home(request: HttpRequest) -> HttpResponse:
-    """Shows the front page; those signed in go on to their workspace."""
-    if isinstance(request.user, User):
-        return redirect(personal_workspace(request.user))
-    return render(request, "front.html")
 
 
 @require_http_methods(["GET", "POST"])

@@ -49,7 +49,9 @@ def charge(*, workspace: Workspace, credits: int, reference: str) -> CreditEntry
 
     Raises `InsufficientCredits` when the balance does not cover it.
     """
-    entry = _write(workspace, CreditEntry.Kind.CHARGE, -credits, key=f"{reference}:charge", reference=reference)
+    entry = _write(
+        workspace, CreditEntry.Kind.CHARGE, -credits, key=f"{reference}:charge", reference=reference
+    )
     remaining = balance(workspace)
     if remaining < 0:
         # Leaving atomic() by an exception takes the entry back.
@@ -74,7 +76,13 @@ def refund(*, workspace: Workspace, credits: int, reference: str, note: str = ""
 
 
 def _write(
-    workspace: Workspace, kind: CreditEntry.Kind, credits: int, *, key: str, reference: str = "", note: str = ""
+    workspace: Workspace,
+    kind: CreditEntry.Kind,
+    credits: int,
+    *,
+    key: str,
+    reference: str = "",
+    note: str = "",
 ) -> CreditEntry:
     # One spender at a time per workspace: the sum is read under this lock.
     Workspace.objects.select_for_update().get(pk=workspace.pk)

@@ -55,7 +55,8 @@ class CreditEntry(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(kind="charge", credits__lt=0) | models.Q(kind__in=["grant", "refund"], credits__gt=0),
+                condition=models.Q(kind="charge", credits__lt=0)
+                | models.Q(kind__in=["grant", "refund"], credits__gt=0),
                 name="credit_entry_sign_fits_kind",
             ),
         ]

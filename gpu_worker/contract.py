@@ -148,7 +148,9 @@ class RestoreRequest:
         if self.version != VERSION:
             raise ContractError(f"version is {self.version}; this worker accepts {VERSION}")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.attempt_id):
-            raise ContractError(f"attempt_id is {self.attempt_id!r}; accepted are 1-64 letters, digits, - and _")
+            raise ContractError(
+                f"attempt_id is {self.attempt_id!r}; accepted are 1-64 letters, digits, - and _"
+            )
         for name in ("source_url", "result_url", "manifest_url"):
             if not re.match(r"https?://[^/\s]+", getattr(self, name)):
                 raise ContractError(f"{name} is not an http or https address")
@@ -270,7 +272,7 @@ def _read(name: str, declared: str, value: object) -> object:
     if declared in _ENUMS:
         accepted = _ENUMS[declared]
         try:
-            return accepted(value)
+            return accepted(str(value))
         except ValueError:
             raise ContractError(f"{name} is {value!r}; accepted are {', '.join(accepted)}") from None
     types, words = _READERS[declared]

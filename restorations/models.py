@@ -83,13 +83,20 @@ class Video(TenantModel):
     upload = models.OneToOneField(Upload, on_delete=models.SET_NULL, null=True, blank=True)
     status = models.CharField(_("status"), max_length=12, choices=Status.choices, default=Status.INSPECTING)
     rejection = models.CharField(_("why it cannot be restored"), max_length=40, blank=True)
+    num_inspections = models.PositiveSmallIntegerField(
+        _("inspections begun"),
+        default=0,
+        help_text=_("A file that kills its inspector is not tried for ever."),
+    )
     file_name = models.CharField(_("file name"), max_length=255)
     size_bytes = models.BigIntegerField(_("bytes"))
-    sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
     storage_key = models.CharField(_("storage key"), max_length=255)
     poster_key = models.CharField(_("poster"), max_length=255, blank=True)
     proxy_key = models.CharField(
-        _("proxy"), max_length=255, blank=True, help_text=_("A copy that browsers play, when they cannot play the source.")
+        _("proxy"),
+        max_length=255,
+        blank=True,
+        help_text=_("A copy that browsers play, when they cannot play the source."),
     )
 
     container = models.CharField(_("container"), max_length=60, blank=True)
@@ -102,7 +109,9 @@ class Video(TenantModel):
     height = models.PositiveIntegerField(_("height"), default=0)
     rotation = models.PositiveSmallIntegerField(_("rotation in degrees"), default=0)
     sample_aspect_ratio = models.CharField(_("sample aspect ratio"), max_length=20, default="1/1")
-    frame_rate = models.CharField(_("frame rate"), max_length=30, default="0/1", help_text=_("An exact fraction."))
+    frame_rate = models.CharField(
+        _("frame rate"), max_length=30, default="0/1", help_text=_("An exact fraction.")
+    )
     is_variable_frame_rate = models.BooleanField(_("variable frame rate"), default=False)
     num_frames = models.PositiveIntegerField(_("frames"), default=0)
     duration_seconds = models.FloatField(_("seconds"), default=0)
@@ -221,13 +230,13 @@ class Restoration(TenantModel):
     error_code = models.CharField(
         _("error"), max_length=40, blank=True, choices=[(c.value, c.value) for c in ErrorCode]
     )
-    engine = models.CharField(_("engine"), max_length=10, blank=True, choices=[(e.value, e.value) for e in Engine])
+    engine = models.CharField(
+        _("engine"), max_length=10, blank=True, choices=[(e.value, e.value) for e in Engine]
+    )
     result_key = models.CharField(_("result"), max_length=255, blank=True)
     result_bytes = models.BigIntegerField(_("bytes of the result"), default=0)
     manifest = models.JSONField(_("manifest"), null=True, blank=True)
     expires_at = models.DateTimeField(_("files are deleted at"), null=True, blank=True)
-    webhook_token = models.CharField(max_length=64, unique=True, default=new_webhook_token, editable=False)
-
     #: Mails are sent once: the moment of sending, set before the mail leaves.
     finish_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
     expiry_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -281,15 +290,25 @@ class Restoration(TenantModel):
 
 
 class Attempt(models.Model):
-    """One submission of a restoration to the endpoint: what was asked and what was said."""
+    """One submission of a restoration to the endpoint: what was asked and what was said.
+
+    sending -> in_flight -> succeeded | failed | cancelled
+       |  \\-> unknown ---^      the answer was lost: it may run, its manifest or webhook will tell
+       v
+    refused -> sending           429 or 5xx: nothing runs, the same attempt is sent again
+    """
 
     class Status(models.TextChoices):
         SENDING = "sending", _("Being sent")
+        REFUSED = "refused", _("Not taken, sent again soon")
         IN_FLIGHT = "in_flight", _("At the endpoint")
         UNKNOWN = "unknown", _("Sent, answer lost")
         SUCCEEDED = "succeeded", _("Done")
         FAILED = "failed", _("Failed")
         CANCELLED = "cancelled", _("Cancelled")
+
+    #: May still bring a result.
+    OPEN: ClassVar[tuple[str, ...]] = (Status.SENDING, Status.REFUSED, Status.IN_FLIGHT, Status.UNKNOWN)
 
     restoration = models.ForeignKey(Restoration, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveSmallIntegerField(_("number"))
@@ -311,6 +330,8 @@ class Attempt(models.Model):
     execution_ms = models.BigIntegerField(_("milliseconds running"), null=True, blank=True)
     gpus = models.PositiveSmallIntegerField(_("GPUs"), default=0)
     cost_microdollars = models.BigIntegerField(_("cost in millionths of a dollar"), null=True, blank=True)
+    next_try_at = models.DateTimeField(_("sent again at"), null=True, blank=True)
+    webhook_token = models.CharField(max_length=64, unique=True, default=new_webhook_token, editable=False)
     cancel_wanted = models.BooleanField(_("to be cancelled at the endpoint"), default=False)
     error_code = models.CharField(_("error"), max_length=40, blank=True)
     error_detail = models.TextField(_("detail for operators"), blank=True)

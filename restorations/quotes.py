@@ -9,7 +9,7 @@ from django.conf import settings
 
 from billing.pricing import restoration_credits
 from gpu_worker.contract import Engine
-from restorations.models import Video
+from restorations.models import Restoration, Video
 from restorations.presets import OutputSize, output_size
 
 
@@ -58,3 +58,15 @@ def quote(video: Video, preset: str) -> Quote:
         credits=restoration_credits(width=size.width, height=size.height, num_frames=video.num_frames),
         expected_seconds=round(seconds_before + megapixels / megapixels_a_second) + 1,
     )
+
+
+def price_examples() -> list[dict[str, object]]:
+    """Returns what one minute of widescreen video at 25 frames per second costs at each preset."""
+    examples: list[dict[str, object]] = []
+    for preset in Restoration.Preset:
+        size = output_size(preset, width=1920, height=1080)
+        price = restoration_credits(width=size.width, height=size.height, num_frames=60 * 25)
+        examples.append(
+            {"preset": preset.value, "label": preset.label, "credits": price, "price_cents": price}
+        )
+    return examples

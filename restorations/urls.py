@@ -7,7 +7,9 @@ urlpatterns = [
     path("w/<slug:slug>/uploads/", uploads.upload_create, name="upload-create"),
     path("w/<slug:slug>/uploads/<uuid:upload_id>/", uploads.upload_abort, name="upload-abort"),
     path("w/<slug:slug>/uploads/<uuid:upload_id>/parts/", uploads.upload_parts, name="upload-parts"),
-    path("w/<slug:slug>/uploads/<uuid:upload_id>/parts/<int:number>/", uploads.upload_part, name="upload-part"),
+    path(
+        "w/<slug:slug>/uploads/<uuid:upload_id>/parts/<int:number>/", uploads.upload_part, name="upload-part"
+    ),
     path("w/<slug:slug>/uploads/<uuid:upload_id>/complete/", uploads.upload_complete, name="upload-complete"),
     path("w/<slug:slug>/videos/", videos.video_create, name="video-create"),
     path("w/<slug:slug>/videos/<uuid:video_id>/", videos.video_detail, name="video-detail"),

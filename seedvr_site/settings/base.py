@@ -129,7 +129,9 @@ REDIS_URL = env.text("REDIS_URL", f"unix://{VAR_DIR / 'valkey.sock'}")
 
 def redis_database(number: int) -> str:
     """Returns the URL of one numbered database of `REDIS_URL`, for redis-py."""
-    return f"{REDIS_URL}?db={number}" if REDIS_URL.startswith("unix://") else f"{REDIS_URL.rstrip('/')}/{number}"
+    return (
+        f"{REDIS_URL}?db={number}" if REDIS_URL.startswith("unix://") else f"{REDIS_URL.rstrip('/')}/{number}"
+    )
 
 
 def celery_database(number: int) -> str:
@@ -152,6 +154,7 @@ CHANNEL_LAYERS = {
 # --- Celery -------------------------------------------------------------------------------------------------
 
 CELERY_BROKER_URL = celery_database(3)
+CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

@@ -1,0 +1,78 @@
+"""Videos and restorations for support staff."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest
+
+from restorations.models import Attempt, Restoration, RestorationEvent, Video
+
+
+class ReadOnlyInline(admin.TabularInline[Any, Any]):
+    """Rows that only the lifecycle writes."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class AttemptInline(ReadOnlyInline):
+    model = Attempt
+    fields = (
+        "number", "status", "runpod_id", "runpod_status", "worker_id", "delay_ms", "execution_ms", "gpus",
+        "cost_microdollars", "error_code", "error_detail",
+    )  # fmt: skip
+
+
+class EventInline(ReadOnlyInline):
+    model = RestorationEvent
+    fields = ("created_at", "kind", "detail", "actor")
+
+
+class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+    """To look, not to touch: rows change by transitions, which also move credits."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Restoration)
+class RestorationAdmin(ReadOnlyAdmin):
+    list_display = (
+        "id",
+        "video",
+        "workspace",
+        "status",
+        "preset",
+        "price_credits",
+        "error_code",
+        "created_at",
+    )
+    list_filter = ("status", "preset", "engine", "error_code")
+    list_select_related = ("video", "workspace")
+    search_fields = ("id", "created_by__email", "attempts__runpod_id", "video__file_name", "workspace__slug")
+    date_hierarchy = "created_at"
+    inlines = (AttemptInline, EventInline)
+
+
+@admin.register(Video)
+class VideoAdmin(ReadOnlyAdmin):
+    list_display = ("file_name", "workspace", "status", "rejection", "codec", "width", "height", "created_at")
+    list_filter = ("status", "rejection")
+    list_select_related = ("workspace",)
+    search_fields = ("id", "file_name", "created_by__email", "workspace__slug")
+    date_hierarchy = "created_at"

@@ -1,0 +1,126 @@
+"""Sockets: each hears hints about one page's rows and sends the page's own fragments, rendered anew.
+
+A socket is let in by the same queries as the page. The message is a hint, the row is the truth; when a socket
+is gone, the page polls the same fragment.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.template.loader import render_to_string
+
+from accounts.access import membership_of
+from accounts.models import Membership
+from restorations import notifications
+from restorations.models import Restoration, Video
+from restorations.pages import restoration_context, video_context
+
+
+class PageConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Joins the group of the page's subject; subclasses say which that is and what a hint renders."""
+
+    membership: Membership
+    group: str
+
+    async def connect(self) -> None:
+        """Accepts members of the workspace whose subject exists; to others nothing is there."""
+        if not await self._authorize():
+            await self.close()
+            return
+        await self.channel_layer.group_add(self.group, self.channel_name)
+        await self.accept()
+        # Whatever changed between the page and this moment was said to nobody.
+        await self._send(await self._render(None))
+
+    async def disconnect(self, code: int) -> None:
+        """Leaves the group."""
+        if hasattr(self, "group"):
+            await self.channel_layer.group_discard(self.group, self.channel_name)
+
+    async def changed(self, hint: dict[str, str]) -> None:
+        """Sends the fragment that a hint is about."""
+        await self._send(await self._render(hint))
+
+    async def _send(self, html: str) -> None:
+        if html:
+            await self.send(text_data=html)
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def _authorize(self) -> bool:
+        membership = membership_of(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])
+        if membership is None:
+            return False
+        self.membership = membership
+        group = self.find_group(**self.scope["url_route"]["kwargs"])
+        if group is None:
+            return False
+        self.group = group
+        return True
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def _render(self, hint: dict[str, str] | None) -> str:
+        return self.render(hint)
+
+    def _fragment(self, template: str, context: dict[str, Any]) -> str:
+        frame = {"workspace": self.membership.workspace, "can_edit": self.membership.can_edit}
+        return render_to_string(template, frame | context)
+
+    def find_group(self, **kwargs: Any) -> str | None:
+        """Returns the group to join, None when the person may not see it."""
+        raise NotImplementedError
+
+    def render(self, hint: dict[str, str] | None) -> str:
+        """Returns the fragment for a hint, or for the beginning."""
+        raise NotImplementedError
+
+
+class WorkspaceConsumer(PageConsumer):
+    """For the workspace's page and list: the row or the card that changed."""
+
+    def find_group(self, **kwargs: Any) -> str | None:
+        return notifications.workspace_group(self.membership.workspace_id)
+
+    def render(self, hint: dict[str, str] | None) -> str:
+        if hint is None:
+            return ""
+        workspace = self.membership.workspace
+        if hint["kind"] == "video":
+            video = Video.objects.for_workspace(workspace).present().filter(pk=hint["id"]).first()
+            return self._fragment("components/video_card.html", {"video": video}) if video else ""
+        mine = Restoration.objects.for_workspace(workspace).select_related("video", "workspace")
+        restoration = mine.filter(pk=hint["id"]).first()
+        return (
+            self._fragment("components/restoration_row.html", {"restoration": restoration})
+            if restoration
+            else ""
+        )
+
+
+class RestorationConsumer(PageConsumer):
+    """For the page of one restoration: its status."""
+
+    def find_group(self, **kwargs: Any) -> str | None:
+        restoration_id = kwargs["restoration_id"]
+        self.mine = Restoration.objects.for_workspace(self.membership.workspace).filter(pk=restoration_id)
+        return notifications.restoration_group(restoration_id) if self.mine.exists() else None
+
+    def render(self, hint: dict[str, str] | None) -> str:
+        restoration = self.mine.select_related("video", "workspace").get()
+        context = restoration_context(restoration)
+        return self._fragment("restorations/restoration_detail.html#status", context)
+
+
+class VideoConsumer(PageConsumer):
+    """For the page of one video: what inspection found."""
+
+    def find_group(self, **kwargs: Any) -> str | None:
+        video_id = kwargs["video_id"]
+        self.mine = Video.objects.for_workspace(self.membership.workspace).present().filter(pk=video_id)
+        return notifications.video_group(video_id) if self.mine.exists() else None
+
+    def render(self, hint: dict[str, str] | None) -> str:
+        video = self.mine.select_related("workspace").first()
+        return self._fragment("restorations/video_detail.html#video", video_context(video)) if video else ""

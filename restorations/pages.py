@@ -1,0 +1,44 @@
+"""What pages show: the contexts that views and sockets render the same fragments with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from restorations import lifecycle, objects
+from restorations.failures import explain
+from restorations.forecast import time_left
+from restorations.forms import RestorationForm
+from restorations.models import Restoration, Video
+from restorations.quotes import quote
+from restorations.rejections import Rejection
+
+
+def video_context(video: Video, form: RestorationForm | None = None) -> dict[str, Any]:
+    """Returns what a video's page shows: its facts and what each resolution costs."""
+    form = form or RestorationForm(video=video)
+    is_ready = video.status == Video.Status.READY
+    quotes = [quote(video, preset) for preset in Restoration.Preset.values] if is_ready else []
+    return {
+        "video": video,
+        "form": form,
+        "quotes": quotes,
+        "quote": next((offer for offer in quotes if offer.preset == form.chosen_preset), None),
+        "rejection_sentence": Rejection(video.rejection).label if video.rejection else "",
+    }
+
+
+def restoration_context(restoration: Restoration) -> dict[str, Any]:
+    """Returns what a restoration's page shows: its state, and the two videos once there are two."""
+    video = restoration.video
+    source_key = video.proxy_key or video.storage_key
+    return {
+        "restoration": restoration,
+        "video": video,
+        "events": restoration.events.all(),
+        "failure": explain(restoration),
+        "time_left": time_left(restoration),
+        "cancel_refund": lifecycle.cancel_refund(restoration) if restoration.is_active else 0,
+        "source_url": "" if video.deleted_at else objects.address_to_read(source_key),
+        "result_url": objects.address_to_read(restoration.result_key) if restoration.is_downloadable else "",
+        "is_live": restoration.is_active,
+    }

@@ -1,0 +1,91 @@
+"""Find what a crash, a lost message or a silent endpoint left behind, and put it right.
+
+Every side effect that a commit rings for is found here by its row, so that a dead broker or a killed worker
+costs time and nothing else. No restoration stays in a state longer than that state's limit.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
+
+from gpu_worker.contract import ErrorCode
+from restorations import dispatch, lifecycle
+from restorations.doorbells import Doorbell, ring
+from restorations.models import Attempt, Restoration, Video
+
+logger = logging.getLogger(__name__)
+
+#: A ring that was heard is answered within seconds; older rows have lost theirs.
+RING_LOST: Final = timedelta(seconds=20)
+#: A mail that could not be sent is tried for this long.
+MAIL_LIMIT: Final = timedelta(hours=24)
+INSPECTION_LOST: Final = timedelta(minutes=15)
+
+
+def repair() -> None:
+    """Runs every repair once."""
+    _give_up_lost_senders()
+    _end_overdue_attempts()
+    _fail_overdue_queue()
+    _ring_again()
+
+
+def _give_up_lost_senders() -> None:
+    limit = timezone.now() - dispatch.SENDING_LIMIT
+    lost = Attempt.objects.filter(status=Attempt.Status.SENDING, created_at__lt=limit)
+    dispatch.give_up_lost_senders(lost.select_related("restoration__workspace"))
+
+
+def _end_overdue_attempts() -> None:
+    waiting = Q(status__in=(Attempt.Status.IN_FLIGHT, Attempt.Status.UNKNOWN), deadline_at__lt=timezone.now())
+    for attempt in Attempt.objects.filter(waiting).select_related("restoration__workspace"):
+        if (
+            lifecycle.settle(attempt, otherwise=ErrorCode.EXPIRED, detail="past its deadline")
+            and attempt.runpod_id
+        ):
+            Attempt.objects.filter(pk=attempt.pk).update(cancel_wanted=True)
+    # An attempt whose answer was lost is settled by its manifest as soon as that arrives.
+    for attempt in Attempt.objects.filter(status=Attempt.Status.UNKNOWN).select_related(
+        "restoration__workspace"
+    ):
+        lifecycle.settle(attempt, otherwise=None)
+
+
+def _fail_overdue_queue() -> None:
+    """Fails what no machine took in time: neither the endpoint's door nor its queue is a place to stay."""
+    limit = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS)
+    waiting = (Restoration.Status.QUEUED, Restoration.Status.SUBMITTED)
+    for restoration in Restoration.objects.filter(status__in=waiting, status_at__lt=limit):
+        lifecycle.fail(restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
+
+
+def _ring_again() -> None:
+    now = timezone.now()
+    queued = Restoration.objects.filter(status=Restoration.Status.QUEUED, status_at__lt=now - RING_LOST)
+    refused = Restoration.objects.filter(
+        status=Restoration.Status.QUEUED,
+        attempts__status=Attempt.Status.REFUSED,
+        attempts__next_try_at__lt=now,
+    )
+    for restoration in (queued | refused).distinct():
+        ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
+    for attempt in Attempt.objects.filter(cancel_wanted=True):
+        ring(Doorbell.CANCEL_ATTEMPT, attempt_id=attempt.pk)
+    unmailed = Restoration.objects.filter(
+        status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED),
+        finish_mailed_at=None,
+        finished_at__range=(now - MAIL_LIMIT, now - RING_LOST),
+    )
+    for restoration in unmailed:
+        ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
+    stuck = Video.objects.present().filter(status=Video.Status.INSPECTING)
+    fresh = stuck.filter(num_inspections=0, created_at__lt=now - RING_LOST)
+    dead = stuck.filter(created_at__lt=now - INSPECTION_LOST)
+    for video in (fresh | dead).distinct():
+        ring(Doorbell.INSPECT_VIDEO, video_id=video.pk)

@@ -1,0 +1,92 @@
+"""Delete files on time. Rows say what has to go; storage follows, and is tried again until it has."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from django.db import transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from restorations import lifecycle, notifications, objects, uploads
+from restorations.doorbells import Doorbell, ring
+from restorations.models import Restoration, Upload, Video
+
+EXPIRY_NOTICE: Final = timedelta(hours=24)
+UNFINISHED_UPLOAD: Final = timedelta(days=2)
+
+
+class StillInUse(ValueError):
+    """A video cannot be deleted while it is being restored; the message is for the person."""
+
+
+def enforce() -> None:
+    """Expires what is due, warns a day before, forgets unfinished uploads, deletes files of what is gone."""
+    now = timezone.now()
+    for restoration in Restoration.objects.filter(status=Restoration.Status.SUCCEEDED, expires_at__lt=now):
+        lifecycle.expire(restoration)
+    for video in _videos_due():
+        _forget(video)
+    for upload in Upload.objects.unfinished().filter(created_at__lt=now - UNFINISHED_UPLOAD):
+        uploads.abort(upload)
+    _warn()
+    purge()
+
+
+def _videos_due() -> list[Video]:
+    """Returns the sources past their workspace's time that nothing is being made of."""
+    active = Restoration.objects.active().values("video")
+    candidates = Video.objects.present().exclude(pk__in=active).select_related("workspace")
+    now = timezone.now()
+    due = []
+    for video in candidates.filter(created_at__lt=now - timedelta(hours=1)):
+        kept = timedelta(hours=video.workspace.retention_hours)
+        newest = video.restorations.order_by("-finished_at").values_list("finished_at", flat=True).first()
+        if max(video.created_at, newest or video.created_at) + kept < now:
+            due.append(video)
+    return due
+
+
+def _warn() -> None:
+    now = timezone.now()
+    soon = Restoration.objects.filter(
+        status=Restoration.Status.SUCCEEDED,
+        expiry_mailed_at=None,
+        expires_at__range=(now, now + EXPIRY_NOTICE),
+    )
+    # With a retention below two days the notice would come with the result itself.
+    for restoration in soon.filter(workspace__retention_hours__gte=48):
+        notifications.mail_expiry(restoration.pk)
+
+
+@transaction.atomic
+def delete_video(video: Video) -> None:
+    """Deletes a source because its owner says so; raises `StillInUse` while it is being restored."""
+    locked = Video.objects.select_for_update().get(pk=video.pk)
+    if Restoration.objects.active().filter(video=locked).exists():
+        raise StillInUse(_("This video is being restored. Wait until that has ended, or cancel it."))
+    _forget(locked)
+
+
+@transaction.atomic
+def _forget(video: Video) -> None:
+    if Video.objects.present().filter(pk=video.pk).update(deleted_at=Now()):
+        notifications.video_changed(video)
+        ring(Doorbell.PURGE)
+
+
+def purge() -> None:
+    """Deletes the files of deleted videos and of ended restorations; a key is blanked when its file is gone."""
+    for video in Video.objects.exclude(deleted_at=None).exclude(storage_key=""):
+        objects.delete(video.objects_in_storage)
+        Video.objects.filter(pk=video.pk).update(storage_key="", poster_key="", proxy_key="")
+    for restoration in Restoration.objects.filter(status=Restoration.Status.EXPIRED).exclude(result_key=""):
+        _delete_results(restoration)
+        Restoration.objects.filter(pk=restoration.pk).update(result_key="")
+
+
+def _delete_results(restoration: Restoration) -> None:
+    keys = restoration.attempts.values_list("result_key", "manifest_key")
+    objects.delete(key for pair in keys for key in pair)

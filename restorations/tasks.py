@@ -1,0 +1,93 @@
+"""Doorbells: each task takes ids and makes one call inward. All of them may run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from celery import shared_task
+from django.core.cache import cache
+
+from restorations import dispatch, inspection, notifications, previews, retention, runpod
+from restorations.repair import repair as run_repairs
+
+#: A sweep holds its lock at most this long, should its process be killed.
+_SWEEP_SECONDS: Final = 60
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[bool]:
+    """Yields whether this process is the only one in the named sweep."""
+    mine = bool(cache.add(f"sweep:{name}", 1, timeout=_SWEEP_SECONDS))
+    try:
+        yield mine
+    finally:
+        if mine:
+            cache.delete(f"sweep:{name}")
+
+
+def _sweep(name: str, work: Callable[[], Any]) -> None:
+    with _alone(name) as mine:
+        if mine:
+            work()
+
+
+@shared_task
+def watch_jobs_in_flight() -> None:
+    """Every second or two: asks the endpoint for all jobs in flight."""
+    _sweep("watch", dispatch.watch)
+
+
+@shared_task
+def repair() -> None:
+    """Every quarter of a minute: finds what was left behind."""
+    _sweep("repair", run_repairs)
+
+
+@shared_task
+def enforce_retention() -> None:
+    """Every five minutes: deletes files on time."""
+    _sweep("retention", retention.enforce)
+
+
+@shared_task
+def inspect_video(*, video_id: str) -> None:
+    """Looks into an uploaded file."""
+    inspection.inspect(video_id)
+
+
+@shared_task
+def make_proxy(*, video_id: str) -> None:
+    """Makes a copy that browsers play."""
+    previews.make_proxy(video_id)
+
+
+@shared_task
+def dispatch_restoration(*, restoration_id: str) -> None:
+    """Sends a queued restoration to the endpoint."""
+    dispatch.dispatch(restoration_id)
+
+
+@shared_task
+def check_attempt(*, attempt_id: str) -> None:
+    """Asks for one job, because its webhook rang."""
+    dispatch.check(attempt_id)
+
+
+@shared_task(autoretry_for=(runpod.NotTaken,), retry_backoff=2, retry_backoff_max=30, max_retries=5)
+def cancel_attempt(*, attempt_id: str) -> None:
+    """Stops a job at the endpoint; `repair` rings again when the retries are used up."""
+    dispatch.cancel(attempt_id)
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5)
+def mail_finish(*, restoration_id: str) -> None:
+    """Mails that a restoration is ready or has failed."""
+    notifications.mail_finish(restoration_id)
+
+
+@shared_task
+def purge_deleted() -> None:
+    """Deletes the files of what was deleted."""
+    retention.purge()

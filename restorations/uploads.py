@@ -1,0 +1,138 @@
+"""Bring a file into storage, in resumable parts or in one request, and make a video of it."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import PurePath
+from typing import IO
+
+from django.conf import settings
+from django.db import transaction
+from django.template.defaultfilters import filesizeformat
+from django.utils.text import get_valid_filename
+from django.utils.translation import gettext as _
+
+from accounts.models import User, Workspace
+from restorations import notifications, objects
+from restorations.doorbells import Doorbell, ring
+from restorations.models import Upload, Video
+
+
+class UploadRefused(ValueError):
+    """A file cannot be taken; the message is for the person who sent it."""
+
+
+def begin(*, workspace: Workspace, user: User, file_name: str, size_bytes: int) -> tuple[Upload, bool]:
+    """Returns the upload for a file and whether it is new.
+
+    A file of the same name and size that the same person began before goes on where it stopped: that is how an
+    upload survives a closed tab. Raises `UploadRefused` for a file that cannot be taken.
+    """
+    file_name = _checked_name(file_name)
+    _check_size(size_bytes, settings.UPLOAD_MAX_BYTES)
+    begun = (
+        Upload.objects.for_workspace(workspace)
+        .unfinished()
+        .filter(created_by=user, file_name=file_name, size_bytes=size_bytes)
+        .order_by("-created_at")
+        .first()
+    )
+    if begun is not None:
+        return begun, False
+    upload = Upload.objects.create(
+        workspace=workspace,
+        created_by=user,
+        file_name=file_name,
+        size_bytes=size_bytes,
+        part_bytes=settings.UPLOAD_PART_BYTES,
+        storage_key=_source_key(workspace, file_name),
+        storage_upload_id=objects.create_multipart(),
+    )
+    return upload, True
+
+
+def address_of_part(upload: Upload, number: int) -> str:
+    """Returns the signed address for one part; raises `UploadRefused` for a number outside the file."""
+    if not 1 <= number <= upload.num_parts:
+        raise UploadRefused(_("This file has parts 1 to %(last)s.") % {"last": upload.num_parts})
+    last = upload.size_bytes - (upload.num_parts - 1) * upload.part_bytes
+    max_bytes = last if number == upload.num_parts else upload.part_bytes
+    return objects.address_of_part(upload.storage_upload_id, number, max_bytes=max_bytes)
+
+
+def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
+    """Joins the parts and makes the video, once however often it is called.
+
+    Raises `UploadRefused` when parts are missing; nothing that arrived is lost then.
+    """
+    if video := Video.objects.filter(upload=upload).first():
+        return video
+    try:
+        objects.complete_multipart(upload.storage_upload_id, upload.storage_key, parts=parts)
+    except objects.PartsMismatch:
+        raise UploadRefused(_("Some parts have not arrived yet. Please try again.")) from None
+    arrived = objects.size(upload.storage_key)
+    if arrived != upload.size_bytes:
+        objects.delete([upload.storage_key])
+        raise UploadRefused(_("The file did not arrive whole. Please upload it again."))
+    return _make_video(
+        upload.workspace, upload.created_by, upload.file_name, upload.storage_key, arrived, upload
+    )
+
+
+def abort(upload: Upload) -> None:
+    """Forgets an unfinished upload and its parts."""
+    objects.abort_multipart(upload.storage_upload_id)
+    upload.delete()
+
+
+def receive(
+    *, workspace: Workspace, user: User, file_name: str, size_bytes: int, content: IO[bytes]
+) -> Video:
+    """Takes a file that came in one request, from browsers without JavaScript."""
+    file_name = _checked_name(file_name)
+    _check_size(size_bytes, settings.UPLOAD_MAX_BYTES_SINGLE)
+    key = _source_key(workspace, file_name)
+    return _make_video(workspace, user, file_name, key, objects.save(key, content), None)
+
+
+@transaction.atomic
+def _make_video(
+    workspace: Workspace, user: User | None, file_name: str, key: str, size_bytes: int, upload: Upload | None
+) -> Video:
+    values = {
+        "workspace": workspace,
+        "created_by": user,
+        "file_name": file_name,
+        "storage_key": key,
+        "size_bytes": size_bytes,
+    }
+    if upload is None:
+        video = Video.objects.create(**values)
+    else:
+        # Two completions at once: the unique `upload` lets one of them make the row.
+        video, _created = Video.objects.get_or_create(upload=upload, defaults=values)
+    ring(Doorbell.INSPECT_VIDEO, video_id=video.pk)
+    notifications.video_changed(video)
+    return video
+
+
+def _checked_name(file_name: str) -> str:
+    # Browsers send a bare name; other clients may send a path, of which only the last piece is a name.
+    name = PurePath(file_name.replace("\\", "/")).name.strip()
+    if not name or len(name) > 255:
+        raise UploadRefused(_("The file needs a name of 1 to 255 characters."))
+    return name
+
+
+def _check_size(size_bytes: int, limit: int) -> None:
+    if size_bytes <= 0:
+        raise UploadRefused(_("This file is empty."))
+    if size_bytes > limit:
+        sizes = {"size": filesizeformat(size_bytes), "limit": filesizeformat(limit)}
+        raise UploadRefused(_("This file has %(size)s; at most %(limit)s can be uploaded.") % sizes)
+
+
+def _source_key(workspace: Workspace, file_name: str) -> str:
+    suffix = get_valid_filename(PurePath(file_name).suffix[:10] or "x").lower().lstrip("._")
+    return f"{workspace.pk}/sources/{uuid.uuid4()}.{suffix or 'bin'}"

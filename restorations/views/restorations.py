@@ -1,0 +1,73 @@
+"""The list of restorations and the page of one: live status, compare, download, cancel, delete."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
+from restorations import lifecycle, objects
+from restorations.models import Restoration
+from restorations.pages import restoration_context
+from restorations.views.videos import render_fragment
+
+
+def _restoration(request: WorkspaceRequest, restoration_id: UUID) -> Restoration:
+    mine = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
+    return get_object_or_404(mine, pk=restoration_id)
+
+
+@require_safe
+@workspace_member
+def restoration_list(request: WorkspaceRequest) -> HttpResponse:
+    """Shows every restoration of the workspace, newest first."""
+    mine = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
+    page = Paginator(mine.order_by("-created_at"), 20).get_page(request.GET.get("page"))
+    return render_fragment(request, "restorations/restoration_list.html", "list", {"page": page})
+
+
+@require_safe
+@workspace_member
+def restoration_detail(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
+    """Shows one restoration: live while it runs, the two videos when it is done."""
+    context = restoration_context(_restoration(request, restoration_id))
+    return render_fragment(request, "restorations/restoration_detail.html", "status", context)
+
+
+@require_POST
+@workspace_editor
+def restoration_cancel(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
+    """Stops a restoration and gives back the share not done."""
+    restoration = _restoration(request, restoration_id)
+    if not lifecycle.cancel(restoration, actor=request.user):
+        messages.info(request, _("It had ended already."))
+    if not request.htmx:
+        return redirect(restoration)
+    context = restoration_context(_restoration(request, restoration_id))
+    return render_fragment(request, "restorations/restoration_detail.html", "status", context)
+
+
+@require_POST
+@workspace_editor
+def restoration_delete(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
+    """Deletes the result now; the line in the list stays."""
+    restoration = _restoration(request, restoration_id)
+    if lifecycle.expire(restoration, actor=request.user):
+        messages.success(request, _("The result is deleted."))
+    return redirect("restoration-list", slug=request.workspace.slug)
+
+
+@require_safe
+@workspace_member
+def restoration_download(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
+    """Sends the browser to the result, under a good file name."""
+    restoration = _restoration(request, restoration_id)
+    if not restoration.is_downloadable:
+        raise Http404
+    return redirect(objects.address_to_read(restoration.result_key, download_name=restoration.download_name))

@@ -1,0 +1,102 @@
+"""The upload protocol for scripts: begin, sign parts, list parts, complete, abort. JSON in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.access import WorkspaceRequest, workspace_editor
+from restorations import objects, uploads
+from restorations.models import Upload
+
+
+def _refusals_as_json(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """Answers 400 with the sentence when a file or a body cannot be taken."""
+
+    @wraps(view)
+    def wrapped(request: WorkspaceRequest, **kwargs: Any) -> HttpResponse:
+        try:
+            return view(request, **kwargs)
+        except uploads.UploadRefused as exc:
+            return JsonResponse({"error": str(exc)}, status=400)
+        except (KeyError, TypeError, ValueError):
+            return JsonResponse({"error": _("This request is not what the upload expects.")}, status=400)
+
+    return wrapped
+
+
+def _upload(request: WorkspaceRequest, upload_id: UUID) -> Upload:
+    return get_object_or_404(Upload.objects.for_workspace(request.workspace), pk=upload_id)
+
+
+@require_POST
+@workspace_editor
+@_refusals_as_json
+def upload_create(request: WorkspaceRequest) -> HttpResponse:
+    """Begins an upload, or finds the one that the same person began for the same file."""
+    wanted = json.loads(request.body)
+    upload, is_new = uploads.begin(
+        workspace=request.workspace,
+        user=request.user,
+        file_name=str(wanted["file_name"]),
+        size_bytes=int(wanted["size_bytes"]),
+    )
+    slug = request.workspace.slug
+    urls = {
+        name: reverse(f"upload-{name}", args=[slug, upload.pk]) for name in ("parts", "complete", "abort")
+    }
+    answer = {
+        "upload_id": str(upload.pk),
+        "key": upload.storage_key,
+        "part_bytes": upload.part_bytes,
+        "urls": urls,
+    }
+    return JsonResponse(answer, status=201 if is_new else 200)
+
+
+@require_safe
+@workspace_editor
+def upload_parts(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
+    """Lists the parts that arrived, so that only the others are sent after an interruption."""
+    upload = _upload(request, upload_id)
+    parts = objects.list_parts(upload.storage_upload_id)
+    return JsonResponse({"parts": [part.to_json() for part in parts]})
+
+
+@require_POST
+@workspace_editor
+@_refusals_as_json
+def upload_part(request: WorkspaceRequest, upload_id: UUID, number: int) -> HttpResponse:
+    """Signs the address for one part."""
+    url = uploads.address_of_part(_upload(request, upload_id), number)
+    return JsonResponse({"url": url, "headers": {}})
+
+
+@require_POST
+@workspace_editor
+@_refusals_as_json
+def upload_complete(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
+    """Joins the parts and makes the video."""
+    named = json.loads(request.body)["parts"]
+    parts = sorted((int(part["PartNumber"]), str(part["ETag"]).strip('"')) for part in named)
+    video = uploads.complete(_upload(request, upload_id), parts)
+    page = reverse("video-detail", args=[request.workspace.slug, video.pk])
+    return JsonResponse({"video_url": page, "location": page}, status=201)
+
+
+@require_http_methods(["DELETE"])
+@workspace_editor
+def upload_abort(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
+    """Forgets an unfinished upload; one that became a video stays."""
+    upload = get_object_or_404(Upload.objects.for_workspace(request.workspace).unfinished(), pk=upload_id)
+    uploads.abort(upload)
+    return HttpResponse(status=204)

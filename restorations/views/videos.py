@@ -1,0 +1,137 @@
+"""The workspace's page, and the page of one video with the form that restores it."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.cache import patch_vary_headers
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_POST, require_safe
+
+from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
+from billing.ledger import InsufficientCredits
+from restorations import retention, submission, uploads
+from restorations.forms import RestorationForm, SingleUploadForm
+from restorations.models import Restoration, Video
+from restorations.pages import video_context
+
+
+def render_fragment(
+    request: WorkspaceRequest, template: str, fragment: str, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
+    """Renders a page, or for htmx one fragment of it; caches must know that one address has two bodies."""
+    if request.htmx and not request.htmx.history_restore_request:
+        template = f"{template}#{fragment}"
+    response = render(request, template, context, status=status)
+    patch_vary_headers(response, ["HX-Request"])
+    return response
+
+
+@require_safe
+@workspace_member
+def workspace_home(request: WorkspaceRequest) -> HttpResponse:
+    """Shows where to drop a video, and what was uploaded and restored last."""
+    videos = Video.objects.for_workspace(request.workspace).present().select_related("workspace")
+    restorations = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
+    context = {
+        "videos": videos.order_by("-created_at")[:12],
+        "restorations": restorations.order_by("-created_at")[:6],
+        "upload": {
+            "max_bytes": settings.UPLOAD_MAX_BYTES,
+            "single_max_bytes": settings.UPLOAD_MAX_BYTES_SINGLE,
+            "part_bytes": settings.UPLOAD_PART_BYTES,
+            "accept": "video/*,.mkv,.avi,.ts,.m2ts,.mts,.vob,.mxf,.ogv,.wmv,.flv,.dv,.mpg,.mod,.rmvb",
+        },
+    }
+    return render_fragment(request, "restorations/workspace_home.html", "library", context)
+
+
+@require_POST
+@workspace_editor
+def video_create(request: WorkspaceRequest) -> HttpResponse:
+    """Takes a video in one request, from browsers without JavaScript."""
+    form = SingleUploadForm(request.POST, request.FILES)
+    try:
+        if not form.is_valid():
+            raise uploads.UploadRefused(form.errors["file"][0])
+        file = form.cleaned_data["file"]
+        video = uploads.receive(
+            workspace=request.workspace,
+            user=request.user,
+            file_name=file.name,
+            size_bytes=file.size,
+            content=file,
+        )
+    except uploads.UploadRefused as exc:
+        messages.error(request, str(exc))
+        return redirect(request.workspace)
+    return redirect("video-detail", slug=request.workspace.slug, video_id=video.pk)
+
+
+def _video(request: WorkspaceRequest, video_id: UUID) -> Video:
+    videos = Video.objects.for_workspace(request.workspace).present().select_related("workspace")
+    return get_object_or_404(videos, pk=video_id)
+
+
+@require_safe
+@workspace_member
+def video_detail(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Shows a video, what is in it, and the form that restores it."""
+    video = _video(request, video_id)
+    runs = video.restorations.select_related("video", "workspace").order_by("-created_at")
+    context = video_context(video) | {"restorations": runs[:20]}
+    return render_fragment(request, "restorations/video_detail.html", "video", context)
+
+
+@require_safe
+@workspace_member
+def video_quote(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Shows size, price and time for what is chosen at the moment."""
+    video = _video(request, video_id)
+    context = video_context(video, RestorationForm(request.GET, video=video))
+    return render_fragment(request, "restorations/video_detail.html", "quote", context)
+
+
+@require_POST
+@workspace_editor
+def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Orders a restoration: charges the price and starts it."""
+    video = _video(request, video_id)
+    form = RestorationForm(request.POST, video=video)
+    if form.is_valid():
+        try:
+            restoration = submission.submit(video=video, user=request.user, **form.cleaned_data)
+        except InsufficientCredits as exc:
+            form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
+        except submission.NotRestorable as exc:
+            form.add_error(None, str(exc))
+        else:
+            return _go_to(request, restoration)
+    context = video_context(video, form) | {"restorations": []}
+    return render_fragment(request, "restorations/video_detail.html", "quote", context, status=422)
+
+
+def _go_to(request: WorkspaceRequest, restoration: Restoration) -> HttpResponse:
+    page = restoration.get_absolute_url()
+    if request.htmx:
+        return HttpResponse(headers={"HX-Redirect": page})
+    return redirect(page)
+
+
+@require_POST
+@workspace_editor
+def video_delete(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Deletes a source now; results made from it stay until their own time."""
+    video = _video(request, video_id)
+    try:
+        retention.delete_video(video)
+    except retention.StillInUse as exc:
+        messages.error(request, str(exc))
+        return redirect(video)
+    messages.success(request, _("%(name)s is deleted.") % {"name": video.file_name})
+    return redirect(request.workspace)
