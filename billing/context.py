@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
 from django.http import HttpRequest
-from django.utils.functional import SimpleLazyObject
 
 from billing.ledger import balance
 
@@ -13,4 +14,5 @@ def credit_balance(request: HttpRequest) -> dict[str, object]:
     workspace = getattr(request, "workspace", None)
     if workspace is None:
         return {}
-    return {"credit_balance": SimpleLazyObject(lambda: balance(workspace))}
+    # Templates call what can be called; the cache makes one query of many uses.
+    return {"credit_balance": functools.cache(lambda: balance(workspace))}

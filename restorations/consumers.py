@@ -10,10 +10,12 @@ from typing import Any
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
 from django.template.loader import render_to_string
 
 from accounts.access import membership_of
 from accounts.models import Membership
+from billing.ledger import balance
 from restorations import notifications
 from restorations.models import Restoration, Video
 from restorations.pages import restoration_context, video_context
@@ -65,7 +67,13 @@ class PageConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return self.render(hint)
 
     def _fragment(self, template: str, context: dict[str, Any]) -> str:
-        frame = {"workspace": self.membership.workspace, "can_edit": self.membership.can_edit}
+        # What the context processors give to a page; there is no request here.
+        frame = {
+            "workspace": self.membership.workspace,
+            "can_edit": self.membership.can_edit,
+            "credit_balance": balance(self.membership.workspace),
+            "is_cpu_engine": settings.RESTORATION_ENGINE == "cpu",
+        }
         return render_to_string(template, frame | context)
 
     def find_group(self, **kwargs: Any) -> str | None:

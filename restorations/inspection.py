@@ -277,7 +277,10 @@ def _rate(stream: VideoStream, count: int, duration: float) -> str:
 
 def _track(track: Any) -> dict[str, Any]:
     context = track.codec_context
-    described = {"codec": context.name if context else "", "language": track.language or ""}
+    described = {
+        "codec": context.name if context else "",
+        "language": "" if track.language in (None, "und") else track.language,
+    }
     if track.type == "audio" and context:
         described |= {"channels": context.channels, "sample_rate": context.sample_rate}
     return described
