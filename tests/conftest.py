@@ -1,0 +1,196 @@
+"""The cast, and the real servers that every test process has to itself.
+
+Settings read the environment when they are loaded, so each process first starts its servers, then Django.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import django
+import pytest
+
+from tests.services.network import refuse_network
+from tests.services.postgres import postgres
+from tests.services.valkey import valkey
+
+if TYPE_CHECKING:
+    from django.test import Client
+
+    from accounts.models import User, Workspace
+
+#: What a person may have set for a site of their own; no test run reaches for that one.
+FOREIGN_VARIABLES = (
+    *("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "VAR_DIR", "SITE_URL", "ALLOWED_HOSTS"),
+    *("RUNPOD_BASE_URL", "RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY", "RESTORATION_ENGINE", "EMAIL_HOST"),
+)
+_servers = ExitStack()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--postgres", action="store_true", help="run on PostgreSQL instead of SQLite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts this process's servers and loads the settings, before anything of the site is imported."""
+    if not is_xdist_worker(config):
+        for name in FOREIGN_VARIABLES:
+            os.environ.pop(name, None)
+        if config.getoption("--postgres"):
+            # One server for all processes: pytest-django gives each a database of its own.
+            os.environ["DATABASE_URL"] = _servers.enter_context(postgres())
+    folder = Path(tempfile.mkdtemp(prefix="site-"))
+    _servers.callback(shutil.rmtree, folder)
+    os.environ["VAR_DIR"] = str(folder)
+    os.environ["REDIS_URL"] = _servers.enter_context(valkey(folder))
+    os.environ["DJANGO_SETTINGS_MODULE"] = "seedvr_site.settings.test"
+    django.setup()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stops what `pytest_configure` started."""
+    _servers.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Keeps the choice of settings from workers: they would load them before they have servers of their own."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE")
+
+
+def is_xdist_worker(config: pytest.Config) -> bool:
+    """Returns whether this process was started by another test process."""
+    return hasattr(config, "workerinput")
+
+
+# --- Nothing is left out in silence -------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a CUDA device where there is none; the summary says how much that was."""
+    if Path("/dev/nvidia0").exists():
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was left out, and why that is not good enough where it is not."""
+    if not Path("/dev/nvidia0").exists():
+        terminalreporter.write_line("Without a CUDA device: tests marked `gpu` are left out.", yellow=True)
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped and is_ci():
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped, which is a failure in CI.", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run in CI that skipped anything."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if (
+        is_ci()
+        and reporter is not None
+        and reporter.stats.get("skipped")
+        and session.exitstatus == pytest.ExitCode.OK
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def is_ci() -> bool:
+    """Returns whether nobody reads the summary."""
+    return os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+# --- Every test ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses connections to other machines."""
+    refuse_network(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> Iterator[None]:
+    """Leaves nothing in the cache for the next test: locks and limits live there."""
+    yield
+    if "django.core.cache" in sys.modules:
+        sys.modules["django.core.cache"].cache.clear()
+
+
+# --- The cast -----------------------------------------------------------------------------------------------
+# Alice owns a workspace, Bob is a member of it, Vera may only look; Charlie is a stranger with one of his own.
+# The models are imported late: this file is loaded before the settings are.
+
+
+@pytest.fixture
+def alice(db: None) -> User:
+    """The owner of a workspace, with starter credits."""
+    return _person("alice@example.com")
+
+
+@pytest.fixture
+def workspace(alice: User) -> Workspace:
+    """Alice's workspace."""
+    return _workspace_of(alice)
+
+
+@pytest.fixture
+def bob(workspace: Workspace) -> User:
+    """A member of Alice's workspace, who may spend its credits."""
+    return _join(_person("bob@example.com"), workspace, "member")
+
+
+@pytest.fixture
+def vera(workspace: Workspace) -> User:
+    """A viewer in Alice's workspace."""
+    return _join(_person("vera@example.com"), workspace, "viewer")
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """A stranger: somebody with a workspace of his own."""
+    return _person("charlie@example.com")
+
+
+@pytest.fixture
+def signed_in() -> Callable[[User], Client]:
+    """Returns a browser for somebody who has signed in."""
+    from django.test import Client
+
+    def sign_in(person: User) -> Client:
+        client = Client()
+        client.force_login(person)
+        return client
+
+    return sign_in
+
+
+def _person(email: str) -> User:
+    from tests.factories import UserFactory
+
+    person = UserFactory(email=email)
+    _workspace_of(person)
+    return person
+
+
+def _workspace_of(person: User) -> Workspace:
+    from accounts.workspaces import personal_workspace
+
+    return personal_workspace(person)
+
+
+def _join(person: User, workspace: Workspace, role: str) -> User:
+    from tests.factories import MembershipFactory
+
+    MembershipFactory(workspace=workspace, user=person, role=role)
+    return person
