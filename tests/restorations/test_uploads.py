@@ -1,0 +1,138 @@
+"""The upload protocol: begin, parts, resume, complete, abort, and the single request."""
+
+import json
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.urls import reverse
+from starlette.testclient import TestClient
+
+from restorations.models import Upload, Video
+from restorations.object_server import application
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def small_parts(settings):
+    settings.UPLOAD_PART_BYTES = 10
+
+
+def begin(client, workspace, *, name="tape.avi", size=25):
+    body = json.dumps({"file_name": name, "size_bytes": size})
+    return client.post(reverse("upload-create", args=[workspace.slug]), body, content_type="application/json")
+
+
+def send(client, upload, number, content):
+    url = client.post(f"{upload['urls']['parts']}{number}/").json()["url"]
+    with TestClient(application) as browser:
+        return {"PartNumber": number, "ETag": browser.put(url, content=content).headers["etag"]}
+
+
+def complete(client, upload, parts):
+    return client.post(upload["urls"]["complete"], json.dumps({"parts": parts}), content_type="application/json")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_file_in_three_parts_becomes_a_video(alice_client, workspace):
+    upload = begin(alice_client, workspace).json()
+    parts = [send(alice_client, upload, n, c) for n, c in [(1, b"a" * 10), (2, b"b" * 10), (3, b"c" * 5)]]
+    answer = complete(alice_client, upload, parts)
+    video = Video.objects.get()
+    assert answer.status_code == 201
+    assert answer.json()["video_url"] == video.get_absolute_url()
+    assert (video.file_name, video.size_bytes, video.status) == ("tape.avi", 25, "inspecting")
+    assert video.storage_key.startswith(f"{workspace.pk}/")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_completing_twice_makes_one_video(alice_client, workspace):
+    upload = begin(alice_client, workspace, size=5).json()
+    parts = [send(alice_client, upload, 1, b"aaaaa")]
+    assert complete(alice_client, upload, parts).json() == complete(alice_client, upload, parts).json()
+    assert Video.objects.count() == 1
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_same_file_again_goes_on_where_it_stopped(alice_client, workspace):
+    first = begin(alice_client, workspace)
+    send(alice_client, first.json(), 1, b"a" * 10)
+    again = begin(alice_client, workspace)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json()["upload_id"] == first.json()["upload_id"]
+    listed = alice_client.get(again.json()["urls"]["parts"]).json()["parts"]
+    assert [(part["PartNumber"], part["Size"]) for part in listed] == [(1, 10)]
+
+
+def test_another_person_or_size_begins_anew(alice_client, bob_client, workspace):
+    first = begin(alice_client, workspace).json()
+    assert begin(bob_client, workspace).json()["upload_id"] != first["upload_id"]
+    assert begin(alice_client, workspace, size=26).json()["upload_id"] != first["upload_id"]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_missing_parts_are_told_and_can_be_sent(alice_client, workspace):
+    upload = begin(alice_client, workspace).json()
+    parts = [send(alice_client, upload, n, b"a" * 10) for n in (1, 2)]
+    answer = complete(alice_client, upload, parts)
+    assert answer.status_code == 400
+    assert "did not arrive whole" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("a.mp4", 0, "This file is empty."),
+        ("a.mp4", 2**50, "at most 50.0"),
+        ("", 5, "needs a name"),
+        ("x" * 256, 5, "needs a name"),
+    ],
+)
+def test_a_file_that_cannot_be_taken_is_refused_before_it_is_sent(alice_client, workspace, name, size, sentence):
+    answer = begin(alice_client, workspace, name=name, size=size)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"].replace("\xa0", " ")
+    assert not Upload.objects.exists()
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{}", '{"file_name": "a", "size_bytes": "many"}'])
+def test_a_body_that_is_none_is_refused(alice_client, workspace, body):
+    url = reverse("upload-create", args=[workspace.slug])
+    assert alice_client.post(url, body, content_type="application/json").status_code == 400
+
+
+def test_parts_outside_the_file_are_not_signed(alice_client, workspace):
+    upload = begin(alice_client, workspace).json()
+    for number in (0, 2):
+        assert alice_client.post(f"{upload['urls']['parts']}{number}/").status_code == 400
+
+
+def test_abort_forgets_the_upload(alice_client, workspace):
+    upload = begin(alice_client, workspace).json()
+    assert alice_client.delete(upload["urls"]["abort"]).status_code == 204
+    assert alice_client.get(upload["urls"]["parts"]).status_code == 404
+
+
+def test_viewers_cannot_upload(vera_client, workspace):
+    assert begin(vera_client, workspace).status_code == 403
+
+
+def test_a_file_in_one_request_becomes_a_video(alice_client, workspace):
+    file = SimpleUploadedFile("..\\tapes\\old film.mpg", b"content")
+    answer = alice_client.post(reverse("video-create", args=[workspace.slug]), {"file": file})
+    video = Video.objects.get()
+    assert answer.headers["location"] == video.get_absolute_url()
+    assert (video.file_name, video.size_bytes) == ("old film.mpg", 7)
+
+
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({}, "Please choose a video first."),
+        ({"file": SimpleUploadedFile("a.mp4", b"")}, "This file is empty."),
+    ],
+)
+def test_a_refused_single_upload_says_why(alice_client, workspace, files, sentence):
+    answer = alice_client.post(reverse("video-create", args=[workspace.slug]), files, follow=True)
+    assert sentence in answer.content.decode()
+    assert not Video.objects.exists()
