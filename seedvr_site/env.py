@@ -39,7 +39,9 @@ def flag(name: str, default: bool) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise ImproperlyConfigured(f"{name} is {value!r}; accepted are {', '.join(sorted((_TRUE | _FALSE) - {''}))}")
+    raise ImproperlyConfigured(
+        f"{name} is {value!r}; accepted are {', '.join(sorted((_TRUE | _FALSE) - {''}))}"
+    )
 
 
 def integer(name: str, default: int, *, low: int = 0, high: int = 2**62) -> int:
