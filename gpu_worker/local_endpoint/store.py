@@ -1,7 +1,8 @@
 """The endpoint's memory in one SQLite file, so that a restart loses nothing.
 
-One process and one thread use it. SQL is put together from names of this module alone; values are bound. Every method is synchronous and short, so that a change of a job is atomic
-for the event loop: it reads, decides and writes without an `await` in between.
+One process and one thread use it. Every method is synchronous and short, so that a change of a job is atomic
+for the event loop: it reads, decides and writes without an `await` in between. SQL is put together from names
+of this module alone; values are bound.
 """
 
 from __future__ import annotations

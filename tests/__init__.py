@@ -1,0 +1,1 @@
+"""Tests: the site, the worker, the whole product in a browser."""
