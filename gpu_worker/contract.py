@@ -29,7 +29,7 @@ SP_SIZES: Final = (1, 2, 4)
 
 
 class ContractError(ValueError):
-    """A document does not follow the contract; the message names the field, its value and what is accepted."""
+    """A document breaks the contract; the message names the field, its value and what is accepted."""
 
 
 class Engine(enum.StrEnum):
@@ -207,6 +207,7 @@ class Manifest:
     """What a finished job produced; uploaded after the result, so that its presence proves the result.
 
     `frame_rate` is an exact fraction such as `30000/1001`; `seconds_*` are wall-clock seconds of each stage.
+    `num_audio_tracks_lost` counts the source's sound tracks that no decoder could read.
     """
 
     attempt_id: str
@@ -224,6 +225,7 @@ class Manifest:
     seconds_restore: float
     gpus: int = 0
     gpu_name: str = ""
+    num_audio_tracks_lost: int = 0
     version: int = VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -271,10 +273,9 @@ def _fields(cls: Any, document: object) -> dict[str, Any]:
 def _read(name: str, declared: str, value: object) -> object:
     if declared in _ENUMS:
         accepted = _ENUMS[declared]
-        try:
-            return accepted(str(value))
-        except ValueError:
-            raise ContractError(f"{name} is {value!r}; accepted are {', '.join(accepted)}") from None
+        if value not in list(accepted):
+            raise ContractError(f"{name} is {value!r}; accepted are {', '.join(accepted)}")
+        return accepted(str(value))
     types, words = _READERS[declared]
     # bool is an int in Python, but `true` is not a number in JSON.
     if isinstance(value, bool) or not isinstance(value, types):

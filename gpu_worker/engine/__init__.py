@@ -1,0 +1,1 @@
+"""What a restoration is: video in, restored video out."""

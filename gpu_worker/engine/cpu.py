@@ -1,0 +1,171 @@
+"""The CPU engine: removes block edges and noise, enlarges, sharpens. It uses no GPU and no model.
+
+It exists so that the whole way of a video runs on any machine; it is not SeedVR2 and does not pretend to be.
+Run it by hand with `python -m gpu_worker.engine.cpu IN OUT --res-w 1280 --res-h 720`.
+
+As the worker's child process it writes JSON lines to standard output: `{"frames": 12}` while it works, then
+either `{"report": {...}}` or `{"error": {"code": ..., "detail": ...}}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from av.video.frame import VideoFrame
+
+from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
+from gpu_worker.engine.lifeline import die_with_parent
+from gpu_worker.engine.video import Colors, Measured, VideoSource, VideoWriter, measure, writing
+
+#: Standard output is read by the worker: more lines than this help nobody.
+_REPORT_SECONDS: Final = 0.25
+
+#: ffmpeg's number for a range of 0..255; anything else is 16..235.
+_FULL_RANGE: Final = 2
+#: Formats that every filter of the chain takes; ffmpeg converts the rest to the nearest of these.
+_WORKING_FORMATS: Final = "yuv420p|yuv422p|yuv444p|yuv420p10le|yuv422p10le|yuv444p10le"
+
+_DEINTERLACE: Final[Filter] = ("bwdif", "mode=send_frame:parity=auto:deint=all")
+#: Softens the 8 x 8 block edges of MPEG and H.26x.
+_DEBLOCK: Final[Filter] = ("deblock", "filter=strong:block=8:alpha=0.12:beta=0.07:gamma=0.06:delta=0.05")
+#: Averages over time what stands still: noise goes, edges stay.
+_DENOISE: Final[Filter] = ("atadenoise", "0a=0.03:0b=0.06:1a=0.04:1b=0.08:2a=0.04:2b=0.08:s=7")
+_SHARPEN: Final[Filter] = ("unsharp", "5:5:0.6:3:3:0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """What came out: the file as measured, and how many sound tracks could not be brought along."""
+
+    measured: Measured
+    num_audio_tracks_lost: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report for the worker."""
+        return {
+            "width": self.measured.width,
+            "height": self.measured.height,
+            "num_frames": self.measured.num_frames,
+            "frame_rate": str(self.measured.frame_rate),
+            "duration_seconds": self.measured.duration_seconds,
+            "num_audio_tracks": self.measured.num_audio_tracks,
+            "num_audio_tracks_lost": self.num_audio_tracks_lost,
+        }
+
+
+def restore(
+    source_path: Path, result_path: Path, *, width: int, height: int, on_frame: Callable[[int], None]
+) -> Restored:
+    """Restores a file to exactly `width` x `height` square pixels, upright.
+
+    `on_frame` hears the number of frames done. Memory does not grow with the video's length. Raises
+    `WorkerError`.
+    """
+    with closing(VideoSource(source_path)) as source:
+        frames = source.frames()
+        first = next(frames)
+        colors = Colors.of(first[0])
+        with writing():
+            writer = VideoWriter(result_path, source=source, width=width, height=height, colors=colors)
+            with closing(writer):
+                restored = _restored(itertools.chain([first], frames), width=width, height=height)
+                for num_done, (frame, ticks) in enumerate(restored, start=1):
+                    writer.write(frame, ticks)
+                    on_frame(num_done)
+                writer.finish()
+    return Restored(measured=measure(result_path), num_audio_tracks_lost=writer.num_lost_sound_tracks)
+
+
+def filters(shape: Shape, *, width: int, height: int) -> list[Filter]:
+    """Returns the chain for one shape. Noise goes before enlarging, while it is still single pixels."""
+    value_range = "full" if shape.color_range == _FULL_RANGE else "limited"
+    scale = f"w={width}:h={height}:flags=lanczos:in_range={value_range}:out_range={value_range}"
+    if shape.is_rgb:
+        scale = f"w={width}:h={height}:flags=lanczos:out_color_matrix=bt709:out_range=limited"
+    return [
+        *([_DEINTERLACE] if shape.is_interlaced else []),
+        *upright(shape),
+        ("format", f"pix_fmts={_WORKING_FORMATS}"),
+        _DEBLOCK,
+        _DENOISE,
+        ("scale", scale),
+        ("format", "pix_fmts=yuv420p"),
+        _SHARPEN,
+    ]
+
+
+def _restored(
+    frames: Iterable[tuple[VideoFrame, int]], *, width: int, height: int
+) -> Iterator[tuple[VideoFrame, int]]:
+    chain = FilterChain(lambda shape: filters(shape, width=width, height=height))
+    # Filters hold frames back but keep their order and number, so the moments wait in a line.
+    moments: deque[int] = deque()
+    for frame, ticks in frames:
+        moments.append(ticks)
+        for restored in chain.push(frame):
+            yield restored, moments.popleft()
+    for restored in chain.finish():
+        yield restored, moments.popleft()
+    if moments:
+        raise WorkerError(ErrorCode.ENGINE_FAILED, f"the filters kept {len(moments)} frames")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one restoration; returns 0 when it succeeded."""
+    options = _parser().parse_args(arguments)
+    if options.parent_pid is not None:
+        die_with_parent(options.parent_pid)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    try:
+        restored = restore(
+            options.source, options.result, width=options.res_w, height=options.res_h, on_frame=_reporter()
+        )
+    except WorkerError as error:
+        _say({"error": {"code": error.code.value, "detail": error.detail}})
+        return 1
+    _say({"report": restored.to_json()})
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gpu_worker.engine.cpu", description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--res-w", type=int, required=True, help="width of the result in pixels, even")
+    parser.add_argument("--res-h", type=int, required=True, help="height of the result in pixels, even")
+    parser.add_argument("--parent-pid", type=int, help="die when this process, our parent, dies")
+    return parser
+
+
+def _reporter() -> Callable[[int], None]:
+    said_at = 0.0
+
+    def report(num_frames: int) -> None:
+        nonlocal said_at
+        now = time.monotonic()
+        if now - said_at >= _REPORT_SECONDS:
+            said_at = now
+            _say({"frames": num_frames})
+
+    return report
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

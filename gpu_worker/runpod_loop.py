@@ -1,0 +1,44 @@
+"""The only module that imports the RunPod SDK: its loop, and a progress sender that can be awaited."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from typing import Any
+
+import runpod
+from runpod.http_client import AsyncClientSession
+from runpod.serverless.modules.rp_http import send_result
+from runpod.serverless.modules.worker_state import IS_LOCAL_TEST
+
+from gpu_worker.engine.lifeline import die_with_parent
+from gpu_worker.handler import Handler, Job
+from gpu_worker.progress import SendProgress
+
+logger = logging.getLogger(__name__)
+
+
+def progress_sender(job: Job) -> SendProgress:
+    """Returns what posts a job's progress and comes back when the endpoint has answered.
+
+    This is what the SDK's `progress_update` does, without the thread of its own for each call.
+    """
+
+    async def send(progress: dict[str, Any]) -> None:
+        if IS_LOCAL_TEST:
+            logger.info("progress: %s", progress)
+            return
+        async with AsyncClientSession() as session:
+            await send_result(session, {"status": "IN_PROGRESS", "output": progress}, job)
+
+    return send
+
+
+def serve(handler: Handler) -> None:
+    """Takes jobs until SIGTERM or SIGINT, then finishes the running one and returns."""
+    # The SDK's heartbeat is a forked process that would go on telling RunPod that a killed worker lives.
+    multiprocessing.set_start_method("fork")
+    worker_pid = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(worker_pid))
+    runpod.serverless.start({"handler": handler})
