@@ -1,0 +1,101 @@
+/**
+ * Keeps fragments up to date: by the page's socket, by polling while there is none.
+ *
+ * `data-live`  its next version is morphed in: open questions, focus and playing videos survive.
+ * `data-poll`  has more to come; it refetches itself on the event `poll`.
+ * `data-state` names the state; a change is announced with the sentence in `data-announcement`.
+ * `data-keep`  is left alone by updates, `data-keep-open` keeps what the person opened.
+ */
+"use strict";
+
+(() => {
+  const POLL_MS = 4000;
+  let isSocketOpen = false;
+  let lastPollAt = 0;
+
+  const states = new Map();
+
+  function rememberStates(root) {
+    const changed = [];
+    const elements = [...root.querySelectorAll("[data-state][id]")];
+    if (root.matches?.("[data-state][id]")) elements.push(root);
+    for (const element of elements) {
+      const known = states.get(element.id);
+      states.set(element.id, element.dataset.state);
+      if (known !== undefined && known !== element.dataset.state) changed.push(element);
+    }
+    return changed;
+  }
+
+  function afterChange(root) {
+    const changed = rememberStates(root);
+    const sentences = changed.map((element) => element.dataset.announcement).filter(Boolean);
+    announce([...new Set(sentences)].join(". "));
+    // A final state may have given credits back.
+    if (changed.length) htmx.trigger(document.body, "credits-changed");
+  }
+
+  function morph(target, next) {
+    const id = target.id;
+    Idiomorph.morph(target, next, {
+      morphStyle: "outerHTML",
+      callbacks: {
+        beforeNodeMorphed: (old, fresh) => !(old.dataset?.keep !== undefined && fresh.dataset?.keep !== undefined),
+        beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("[data-keep-open]")),
+      },
+    });
+    const root = document.getElementById(id);
+    if (!root) return;
+    htmx.process(root);
+    Behaviours.attach(root);
+    afterChange(root);
+  }
+
+  function pollNow() {
+    lastPollAt = Date.now();
+    for (const element of document.querySelectorAll("[data-poll]")) htmx.trigger(element, "poll");
+  }
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, xhr } = event.detail;
+    if (!event.detail.shouldSwap || !target?.matches?.("[data-live]")) return;
+    const body = new DOMParser().parseFromString(xhr.responseText, "text/html").body;
+    const next = body.querySelector(`#${CSS.escape(target.id)}`);
+    if (!next) return;
+    event.detail.shouldSwap = false;
+    morph(target, next);
+  });
+
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    const { target, fragment } = event.detail;
+    const next = fragment.firstElementChild;
+    if (!target.matches("[data-live]") || next?.id !== target.id) return;
+    event.detail.shouldSwap = false;
+    morph(target, next);
+  });
+
+  // A row was pushed that this page does not show yet: fetch the list that it belongs into, not too often.
+  document.addEventListener("htmx:oobErrorNoTarget", () => {
+    if (Date.now() - lastPollAt > POLL_MS) pollNow();
+  });
+
+  document.addEventListener("htmx:wsOpen", () => {
+    isSocketOpen = true;
+    // Whatever changed between the page and this moment was said to nobody.
+    pollNow();
+  });
+  for (const name of ["htmx:wsClose", "htmx:wsError"]) {
+    document.addEventListener(name, () => {
+      isSocketOpen = false;
+    });
+  }
+
+  setInterval(() => {
+    if (!isSocketOpen && !document.hidden) pollNow();
+  }, POLL_MS);
+  document.addEventListener("visibilitychange", () => {
+    if (!isSocketOpen && !document.hidden) pollNow();
+  });
+
+  rememberStates(document.body);
+})();

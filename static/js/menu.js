@@ -1,0 +1,23 @@
+/** Closes open menus by Escape or a click outside, and questions by their own button. */
+"use strict";
+
+Behaviours.add("[data-menu]", (menu) => {
+  const close = () => menu.removeAttribute("open");
+  document.addEventListener("click", (event) => {
+    if (!menu.contains(event.target)) close();
+  });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    close();
+    menu.querySelector("summary").focus();
+  });
+});
+
+Behaviours.add("[data-close-details]", (button) => {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const details = button.closest("details");
+    details.open = false;
+    details.querySelector("summary").focus();
+  });
+});
