@@ -127,6 +127,39 @@ def empty_cache() -> Iterator[None]:
         sys.modules["django.core.cache"].cache.clear()
 
 
+@pytest.fixture(autouse=True)
+def erasable_ledger(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Empties the ledger after tests that commit: its trigger refuses the DELETE by which SQLite is flushed."""
+    marker = request.node.get_closest_marker("django_db")
+    commits = (marker and marker.kwargs.get("transaction")) or "transactional_db" in request.fixturenames
+    if commits:
+        request.getfixturevalue("transactional_db")
+    yield
+    if commits:
+        erase_ledger()
+
+
+def erase_ledger() -> None:
+    """Deletes all entries behind the back of the triggers; PostgreSQL is flushed by TRUNCATE and needs no help."""
+    from django.db import connection
+
+    from billing.models import CreditEntry
+
+    if connection.vendor != "sqlite":
+        return
+    table = CreditEntry._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s", [table]
+        )
+        triggers = cursor.fetchall()
+        for name, _sql in triggers:
+            cursor.execute(f'DROP TRIGGER "{name}"')
+        cursor.execute(f'DELETE FROM "{table}"')
+        for _name, sql in triggers:
+            cursor.execute(sql)
+
+
 # --- The cast -----------------------------------------------------------------------------------------------
 # Alice owns a workspace, Bob is a member of it, Vera may only look; Charlie is a stranger with one of his own.
 # The models are imported late: this file is loaded before the settings are.

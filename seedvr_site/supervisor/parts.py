@@ -264,8 +264,6 @@ def _has_worker(endpoint: Endpoint) -> bool:
 
 
 def _gpu_worker(endpoint: Endpoint, var_dir: Path, environment: Mapping[str, str]) -> Part:
-    scratch = var_dir / "scratch"
-    scratch.mkdir(exist_ok=True)
     base = f"{endpoint.base_url}/{ENDPOINT_ID}"
     # What RunPod gives to a hosted worker. The dollar names are the SDK's own placeholders, and it asks for a "?".
     hosted = {
@@ -287,10 +285,11 @@ def _gpu_worker(endpoint: Endpoint, var_dir: Path, environment: Mapping[str, str
         environment={
             **_worker_environment(environment),
             **hosted,
-            "RESTORATION_ENGINE": "cpu",
-            "TMPDIR": str(scratch),
+            "WORKER_ENGINE": "cpu",
+            "WORKER_SCRATCH_DIR": str(var_dir / "scratch"),
         },
-        is_ready=lambda child: _has_worker(endpoint),
+        # The endpoint may still know the worker of the last run: this one has to have spoken as well.
+        is_ready=lambda child: "Starting Serverless Worker" in child.output() and _has_worker(endpoint),
         # A job that is cut off here is taken up again at the next start.
         stop_signals=((signal.SIGTERM, 3.0),),
     )
