@@ -17,6 +17,7 @@ from uuid import UUID
 
 import av
 import av.error
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.video.stream import VideoStream
 from django.conf import settings
@@ -132,6 +133,8 @@ def _facts(container: InputContainer) -> Facts:
     if formats & _STILLS or any(name.endswith("_pipe") for name in formats):
         raise Unrestorable(Rejection.STILL)
     _check_codec(stream)
+    # Theora's picture may begin inside a block; without this flag FFmpeg leaves the hidden columns in.
+    stream.codec_context.flags |= Flags.unaligned
     frame = _first_frame(container, stream)
     rotation = round(frame.rotation) % 360
     sar = stream.sample_aspect_ratio or Fraction(1)

@@ -129,7 +129,13 @@ def test_a_machines_fault_is_tried_again_until_the_attempts_are_used_up(attempt,
     restoration.refresh_from_db()
     assert (restoration.status, restoration.error_code) == (Status.FAILED, "worker_lost")
     assert ledger.balance(restoration.workspace) == 7
-    assert [e.kind for e in restoration.events.all()] == ["retried", "submitted", "retried", "submitted", "failed"]
+    assert [e.kind for e in restoration.events.all()] == [
+        "retried",
+        "submitted",
+        "retried",
+        "submitted",
+        "failed",
+    ]
 
 
 def test_a_job_that_the_endpoint_does_not_know_yet_is_left_alone(attempt):
@@ -234,7 +240,9 @@ def test_nothing_waits_for_a_machine_for_ever(status, settings):
 
 def test_nothing_runs_for_ever(settings):
     settings.MAX_ATTEMPTS = 1
-    attempt = AttemptFactory(restoration__status=Status.RUNNING, deadline_at=timezone.now() - timedelta(seconds=1))
+    attempt = AttemptFactory(
+        restoration__status=Status.RUNNING, deadline_at=timezone.now() - timedelta(seconds=1)
+    )
     repair.repair()
     attempt.restoration.refresh_from_db()
     assert (attempt.restoration.status, attempt.restoration.error_code) == (Status.FAILED, "expired")

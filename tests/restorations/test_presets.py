@@ -27,11 +27,15 @@ def test_examples(width, height, preset, expected):
 
 
 def test_720p_takes_one_gpu_and_the_others_four():
-    gpus = {preset: output_size(preset, width=640, height=480).sp_size for preset in Restoration.Preset.values}
+    gpus = {
+        preset: output_size(preset, width=640, height=480).sp_size for preset in Restoration.Preset.values
+    }
     assert gpus == {"720p": 1, "1080p": 4, "2k": 4}
 
 
-@given(width=st.integers(16, 8192), height=st.integers(16, 8192), preset=st.sampled_from(["720p", "1080p", "2k"]))
+@given(
+    width=st.integers(16, 8192), height=st.integers(16, 8192), preset=st.sampled_from(["720p", "1080p", "2k"])
+)
 def test_every_size_is_even_inside_the_box_and_keeps_the_shape(width, height, preset):
     size = output_size(preset, width=width, height=height)
     long_side, short_side = {"720p": (1280, 720), "1080p": (1920, 1080), "2k": (2560, 1440)}[preset]
@@ -48,6 +52,8 @@ def test_a_picture_without_size_is_refused():
         output_size("720p", width=0, height=100)
 
 
-@pytest.mark.parametrize(("width", "height", "expected"), [(214, 160, "720p"), (640, 480, "1080p"), (1280, 720, "1080p")])
+@pytest.mark.parametrize(
+    ("width", "height", "expected"), [(214, 160, "720p"), (640, 480, "1080p"), (1280, 720, "1080p")]
+)
 def test_the_recommended_preset_enlarges(width, height, expected):
     assert recommended_preset(width=width, height=height) == expected

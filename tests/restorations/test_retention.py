@@ -71,7 +71,9 @@ def test_its_owner_deletes_a_result_now(done, alice_client, workspace):
     assert Restoration.objects.get().status == "expired"
     assert not exists(done.result_key)
     assert alice_client.get(done.get_absolute_url()).status_code == 200
-    assert alice_client.get(reverse("restoration-download", args=[workspace.slug, done.pk])).status_code == 404
+    assert (
+        alice_client.get(reverse("restoration-download", args=[workspace.slug, done.pk])).status_code == 404
+    )
 
 
 def test_its_owner_deletes_a_source_now_and_results_stay(done, alice_client, workspace):

@@ -64,7 +64,9 @@ def test_a_wrong_form_comes_back_and_costs_nothing(alice_client, video, workspac
     assert ledger.balance(workspace) == before
 
 
-def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_missing(alice_client, video, workspace):
+def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_missing(
+    alice_client, video, workspace
+):
     ledger.charge(workspace=workspace, credits=ledger.balance(workspace) - 5, reference="elsewhere")
     answer = restore(alice_client, video)
     missing = quote(video, "1080p").credits - 5
@@ -76,7 +78,10 @@ def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_m
 
 @pytest.mark.parametrize(
     "state",
-    [{"status": Video.Status.INSPECTING, "num_frames": 0}, {"status": Video.Status.REJECTED, "rejection": "hdr"}],
+    [
+        {"status": Video.Status.INSPECTING, "num_frames": 0},
+        {"status": Video.Status.REJECTED, "rejection": "hdr"},
+    ],
 )
 def test_a_video_that_is_not_ready_is_not_charged(alice_client, workspace, state):
     video = VideoFactory(workspace=workspace, **state)
@@ -103,4 +108,6 @@ def test_members_may_and_viewers_may_not(bob_client, vera_client, charlie_client
 
 
 def test_get_is_no_way_to_spend(alice_client, video):
-    assert alice_client.get(reverse("video-restore", args=[video.workspace.slug, video.pk])).status_code == 405
+    assert (
+        alice_client.get(reverse("video-restore", args=[video.workspace.slug, video.pk])).status_code == 405
+    )

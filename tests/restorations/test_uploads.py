@@ -30,7 +30,9 @@ def send(client, upload, number, content):
 
 
 def complete(client, upload, parts):
-    return client.post(upload["urls"]["complete"], json.dumps({"parts": parts}), content_type="application/json")
+    return client.post(
+        upload["urls"]["complete"], json.dumps({"parts": parts}), content_type="application/json"
+    )
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -88,7 +90,9 @@ def test_missing_parts_are_told_and_can_be_sent(alice_client, workspace):
         ("x" * 256, 5, "needs a name"),
     ],
 )
-def test_a_file_that_cannot_be_taken_is_refused_before_it_is_sent(alice_client, workspace, name, size, sentence):
+def test_a_file_that_cannot_be_taken_is_refused_before_it_is_sent(
+    alice_client, workspace, name, size, sentence
+):
     answer = begin(alice_client, workspace, name=name, size=size)
     assert answer.status_code == 400
     assert sentence in answer.json()["error"].replace("\xa0", " ")

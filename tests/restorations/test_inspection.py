@@ -1,0 +1,172 @@
+"""What inspection finds in real files, and what it says about those that cannot be restored."""
+
+from pathlib import Path
+
+import av
+import pytest
+from PIL import Image
+
+from restorations import inspection, objects, previews
+from restorations.models import Video
+from restorations.rejections import Rejection
+from tests import samples
+from tests.factories import VideoFactory
+
+FACTS = {
+    "bigbuckbunny.mp4": {
+        "codec": "h264", "width": 1280, "height": 720, "frame_rate": "25/1", "num_frames": 132,
+        "duration_seconds": pytest.approx(5.28), "is_playable": True, "bit_depth": 8, "is_interlaced": False,
+    },
+    "grand_prix_1906.ogv": {"codec": "theora", "width": 214, "height": 160, "is_playable": False},
+    "film_23976.mp4": {"frame_rate": "24000/1001", "is_variable_frame_rate": False},
+    "ntsc_2997.mp4": {"frame_rate": "30000/1001", "is_variable_frame_rate": False},
+    "fast_5994.mp4": {"frame_rate": "60000/1001", "is_variable_frame_rate": False},
+    "ntsc_2997.mkv": {"is_variable_frame_rate": False},
+    "vfr.mp4": {"is_variable_frame_rate": True},
+    "vfr.mkv": {"is_variable_frame_rate": True, "is_playable": False},
+    "rotated_90.mp4": {"rotation": 90, "width": 180, "height": 320, "coded_width": 320},
+    "rotated_180.mp4": {"rotation": 180, "width": 320, "height": 180},
+    "rotated_270.mp4": {"rotation": 270, "width": 180, "height": 320},
+    "anamorphic.mp4": {"sample_aspect_ratio": "64/45", "width": 512, "height": 288},
+    "odd_size.mkv": {"coded_width": 175, "width": 176, "height": 99, "codec": "ffv1"},
+    "interlaced.mp4": {"is_interlaced": True},
+    "hevc_10bit.mp4": {"bit_depth": 10, "pixel_format": "yuv420p10le", "is_playable": False},
+    "vp9_vorbis.webm": {"is_playable": True},
+    "mpeg2.mpg": {"codec": "mpeg2video", "is_playable": False},
+    "silent.mp4": {"audio_tracks": []},
+    "two_tracks.mkv": {"is_playable": False},
+    "late_start.ts": {"num_frames": 50},
+    "single_frame.mp4": {"num_frames": 1},
+}  # fmt: skip
+
+REJECTED = {
+    "empty.mp4": Rejection.EMPTY,
+    "text.mp4": Rejection.UNREADABLE,
+    "truncated.mp4": Rejection.UNREADABLE,
+    "sound_only.m4a": Rejection.NO_PICTURE,
+    "picture.png": Rejection.STILL,
+    "hdr_pq.mp4": Rejection.HDR,
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts(name):
+    facts = inspection.probe(samples.path(name))
+    assert {field: getattr(facts, field) for field in FACTS[name]} == FACTS[name]
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_as_many_frames_are_counted_as_decode(name):
+    file = samples.path(name)
+    with av.open(file) as container:
+        decoded = sum(1 for _ in container.decode(video=0))
+    assert inspection.probe(file).num_frames == decoded
+
+
+def test_tracks_are_told():
+    facts = inspection.probe(samples.path("two_tracks.mkv"))
+    assert [track["codec"] for track in facts.audio_tracks] == ["aac", "vorbis"]
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_what_cannot_be_restored_gets_its_reason(name):
+    with pytest.raises(inspection.Unrestorable) as caught:
+        inspection.probe(samples.path(name))
+    assert caught.value.reason == REJECTED[name]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n", Rejection.PLAYLIST),
+        (b"ffconcat version 1.0\nfile /etc/hostname\n", Rejection.UNREADABLE),
+        (b"PK\x03\x04" + bytes(2000), Rejection.UNREADABLE),
+        (bytes(5000), Rejection.UNREADABLE),
+    ],
+)  # fmt: skip
+def test_files_that_point_elsewhere_or_nowhere_are_refused(tmp_path, content, reason):
+    file = tmp_path / "video.mp4"
+    file.write_bytes(content)
+    with pytest.raises(inspection.Unrestorable) as caught:
+        inspection.probe(file)
+    assert caught.value.reason in (reason, Rejection.UNREADABLE)
+
+
+def test_a_video_that_is_too_long_is_refused(settings):
+    settings.MAX_DURATION_SECONDS = 1
+    with pytest.raises(inspection.Unrestorable) as caught:
+        inspection.probe(samples.path("pal_25.mp4"))
+    assert caught.value.reason == Rejection.TOO_LONG
+
+
+@pytest.mark.parametrize("reason", Rejection)
+def test_every_reason_is_a_sentence_with_a_way_out_or_an_explanation(reason):
+    assert str(reason.label).endswith(".")
+    assert len(str(reason.label)) > 30
+
+
+# --- The use case -------------------------------------------------------------------------------------------
+
+
+def uploaded(workspace, name: str) -> Video:
+    video = VideoFactory(
+        workspace=workspace, file_name=name, status=Video.Status.INSPECTING, num_frames=0, codec=""
+    )
+    with samples.path(name).open("rb") as file:
+        objects.save(video.storage_key, file)
+    return video
+
+
+@pytest.mark.django_db
+def test_an_upload_becomes_ready_with_an_upright_poster(workspace):
+    video = uploaded(workspace, "rotated_90.mp4")
+    inspection.inspect(video.pk)
+    video.refresh_from_db()
+    assert (video.status, video.width, video.height) == (Video.Status.READY, 180, 320)
+    with Image.open(objects.path(video.poster_key)) as poster:
+        assert poster.size == (180, 320)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", REJECTED)
+def test_a_rejected_upload_says_why_on_its_page_and_costs_nothing(workspace, signed_in, alice, name):
+    video = uploaded(workspace, name)
+    inspection.inspect(video.pk)
+    page = signed_in(alice).get(video.get_absolute_url()).content.decode()
+    assert str(REJECTED[name].label).split(".")[0] in page
+    assert "Restore for" not in page
+
+
+@pytest.mark.django_db
+def test_inspecting_twice_changes_nothing(workspace):
+    video = uploaded(workspace, "pal_25.mp4")
+    for _ in range(2):
+        inspection.inspect(video.pk)
+    video.refresh_from_db()
+    assert video.num_inspections == 1
+
+
+@pytest.mark.django_db
+def test_a_file_that_kills_its_inspector_is_given_up(workspace):
+    video = uploaded(workspace, "pal_25.mp4")
+    Video.objects.update(num_inspections=inspection.MAX_INSPECTIONS)
+    inspection.inspect(video.pk)
+    video.refresh_from_db()
+    assert (video.status, video.rejection) == (Video.Status.REJECTED, Rejection.UNREADABLE)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "name", ["grand_prix_1906.ogv", "rotated_90.mp4", "anamorphic.mp4", "hevc_10bit.mp4"]
+)
+def test_a_proxy_plays_in_browsers_with_the_same_frames(workspace, name):
+    video = uploaded(workspace, name)
+    inspection.inspect(video.pk)
+    previews.make_proxy(video.pk)
+    video.refresh_from_db()
+    proxy: Path = objects.path(video.proxy_key)
+    facts = inspection.probe(proxy)
+    assert facts.is_playable
+    assert facts.num_frames == video.num_frames
+    assert abs(facts.width - video.width) <= 1
+    assert abs(facts.height - video.height) <= 1
