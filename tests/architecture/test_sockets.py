@@ -55,7 +55,7 @@ async def answer_to(client: Client, path: str) -> str:
     await communicator.send_input({"type": "websocket.connect"})
     message = await communicator.receive_output(timeout=5)
     await communicator.send_input({"type": "websocket.disconnect", "code": 1000})
-    await communicator.wait(timeout=5)
+    communicator.stop(exceptions=False)
     return message["type"]
 
 
