@@ -12,11 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import django
 import pytest
 
+from tests.services.chromium import chromium
 from tests.services.network import refuse_network
 from tests.services.postgres import postgres
 from tests.services.valkey import valkey
@@ -158,6 +159,20 @@ def erase_ledger() -> None:
         cursor.execute(f'DELETE FROM "{table}"')
         for _name, sql in triggers:
             cursor.execute(sql)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args() -> dict[str, Any]:
+    """Has Playwright use this machine's Chromium: its own ones would have to be downloaded."""
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--disable-gpu",
+    ]
+    # Chromium's sandbox refuses root.
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return {"executable_path": chromium(), "args": [*quiet, *sandbox]}
 
 
 # --- The cast -----------------------------------------------------------------------------------------------
