@@ -20,6 +20,7 @@ Behaviours.add("[data-compare]", (player) => {
   const frame = 1 / frameRate;
 
   let wantsToPlay = false;
+  const waiting = new Set();
   let isSeekingByHand = false;
   let split = 50;
   const pan = { x: 50, y: 50 };
@@ -59,8 +60,8 @@ Behaviours.add("[data-compare]", (player) => {
 
   function watchFrames(video) {
     if (!hasFrameCallback) return;
-    const onFrame = (now, { mediaTime }) => {
-      shown.set(video, { mediaTime, now });
+    const onFrame = (now, { mediaTime, expectedDisplayTime }) => {
+      shown.set(video, { mediaTime, now: expectedDisplayTime });
       if (video === after) keepInStep();
       video.requestVideoFrameCallback(onFrame);
     };
@@ -81,9 +82,9 @@ Behaviours.add("[data-compare]", (player) => {
     if (Math.abs(ahead) > 0.25) {
       before.currentTime = after.currentTime;
       before.playbackRate = 1;
-    } else if (Math.abs(ahead) > frame * 0.4) {
-      before.playbackRate = Math.min(1.15, Math.max(0.85, 1 - ahead * 2));
-    } else if (Math.abs(ahead) < frame * 0.15) {
+    } else if (Math.abs(ahead) > frame * 0.25) {
+      before.playbackRate = Math.min(1.25, Math.max(0.8, 1 - ahead * 3));
+    } else if (before.playbackRate !== 1) {
       before.playbackRate = 1;
     }
   }
@@ -109,6 +110,7 @@ Behaviours.add("[data-compare]", (player) => {
 
   function pause() {
     wantsToPlay = false;
+    waiting.clear();
     const seen = shown.get(after)?.mediaTime ?? after.currentTime;
     after.pause();
     before.pause();
@@ -134,18 +136,28 @@ Behaviours.add("[data-compare]", (player) => {
     }
   }
 
-  // One that has to wait for data makes the other wait, too.
+  // One that has to wait for data makes the other wait, too; when neither waits, both go on.
+  function goOn(video) {
+    waiting.delete(video);
+    if (!wantsToPlay || waiting.size) return;
+    for (const each of [after, before]) if (each.paused && !each.ended) each.play().catch(() => {});
+  }
   for (const [video, other] of [[after, before], [before, after]]) {
     video.addEventListener("waiting", () => {
-      if (wantsToPlay && !video.ended) other.pause();
+      if (!wantsToPlay || video.ended) return;
+      waiting.add(video);
+      if (!waiting.has(other)) other.pause();
     });
-    video.addEventListener("playing", () => {
-      if (wantsToPlay && other.paused && !other.ended) other.play().catch(() => {});
-    });
-    video.addEventListener("ended", onEnd);
+    video.addEventListener("canplay", () => goOn(video));
+    video.addEventListener("playing", () => goOn(video));
     video.addEventListener("error", showError);
     watchFrames(video);
   }
+  after.addEventListener("ended", onEnd);
+  before.addEventListener("ended", () => {
+    // The shorter of the two ends both; a difference of less than a frame is none.
+    if (after.duration - after.currentTime > frame) onEnd();
+  });
   after.addEventListener("timeupdate", () => {
     drawTime();
     if (!hasFrameCallback) keepInStep();
@@ -182,7 +194,7 @@ Behaviours.add("[data-compare]", (player) => {
   stage.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     const onLine = event.target.closest("[data-divider]");
-    if (!onLine && (zoom() > 1 || isSideBySide())) drag = { kind: "pan", x: event.clientX, y: event.clientY, ...{ from: { ...pan } } };
+    if (!onLine && (zoom() > 1 || isSideBySide())) drag = { kind: "pan", x: event.clientX, y: event.clientY, from: { ...pan } };
     else drag = { kind: "split" };
     if (drag.kind === "pan" && zoom() === 1) {
       drag = null;

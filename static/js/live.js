@@ -66,17 +66,17 @@
     morph(target, next);
   });
 
-  document.addEventListener("htmx:oobBeforeSwap", (event) => {
-    const { target, fragment } = event.detail;
-    const next = fragment.firstElementChild;
-    if (!target.matches("[data-live]") || next?.id !== target.id) return;
-    event.detail.shouldSwap = false;
-    morph(target, next);
-  });
-
-  // A row was pushed that this page does not show yet: fetch the list that it belongs into, not too often.
-  document.addEventListener("htmx:oobErrorNoTarget", () => {
-    if (Date.now() - lastPollAt > POLL_MS) pollNow();
+  document.addEventListener("htmx:wsBeforeMessage", (event) => {
+    event.preventDefault();
+    const { body } = new DOMParser().parseFromString(event.detail.message, "text/html");
+    let isAllHere = true;
+    for (const next of [...body.children]) {
+      const target = document.getElementById(next.id);
+      if (target) morph(target, next);
+      else isAllHere = false;
+    }
+    // A row that this page does not show yet: fetch the list that it belongs into, not too often.
+    if (!isAllHere && Date.now() - lastPollAt > POLL_MS) pollNow();
   });
 
   document.addEventListener("htmx:wsOpen", () => {
@@ -95,6 +95,16 @@
   }, POLL_MS);
   document.addEventListener("visibilitychange", () => {
     if (!isSocketOpen && !document.hidden) pollNow();
+  });
+
+  // A fragment from the socket was rendered without a request, so its plain forms lack the token.
+  document.addEventListener("submit", ({ target: form }) => {
+    if (form.method !== "post" || form.querySelector("[name=csrfmiddlewaretoken]")) return;
+    const token = document.createElement("input");
+    token.type = "hidden";
+    token.name = "csrfmiddlewaretoken";
+    token.value = JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
+    form.append(token);
   });
 
   rememberStates(document.body);

@@ -1,0 +1,10 @@
+/** Moves the line on the front page's picture; a range input brings pointer, touch and keyboard. */
+"use strict";
+
+Behaviours.add("[data-split]", (frame) => {
+  const range = frame.querySelector("input");
+  const draw = () => frame.style.setProperty("--split", `${range.value}%`);
+  range.hidden = false;
+  range.addEventListener("input", draw);
+  draw();
+});
