@@ -86,9 +86,10 @@ def upload_part(request: WorkspaceRequest, upload_id: UUID, number: int) -> Http
 @_refusals_as_json
 def upload_complete(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
     """Joins the parts and makes the video."""
+    upload = _upload(request, upload_id)
     named = json.loads(request.body)["parts"]
     parts = sorted((int(part["PartNumber"]), str(part["ETag"]).strip('"')) for part in named)
-    video = uploads.complete(_upload(request, upload_id), parts)
+    video = uploads.complete(upload, parts)
     page = reverse("video-detail", args=[request.workspace.slug, video.pk])
     return JsonResponse({"video_url": page, "location": page}, status=201)
 

@@ -147,7 +147,13 @@ CACHES = {
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [redis_database(2)], "expiry": 60, "capacity": 1000},
+        # channels_redis blocks for five seconds in one command; redis-py gives up after five by default, and
+        # whichever of the two was first decided whether an idle socket lived.
+        "CONFIG": {
+            "hosts": [{"address": redis_database(2), "socket_timeout": 30}],
+            "expiry": 60,
+            "capacity": 1000,
+        },
     },
 }
 
