@@ -9,8 +9,13 @@
  */
 "use strict";
 
-/** An error whose message is a sentence for people. */
-class UploadError extends Error {}
+/** An error whose message is a sentence for people; `canRetry` when the same file may go through next time. */
+class UploadError extends Error {
+  constructor(message, { canRetry = true } = {}) {
+    super(message);
+    this.canRetry = canRetry;
+  }
+}
 
 class PartUploader extends UppyBundle.BasePlugin {
   static MAX_TRIES = 6;
@@ -152,7 +157,7 @@ class PartUploader extends UppyBundle.BasePlugin {
       if (response.status >= 500 || response.status === 429) throw new RetryableError(`status ${response.status}`);
       if (response.redirected || response.status === 403) throw new UploadError(this.opts.texts.signedOut);
       const answer = response.status === 204 ? {} : await response.json().catch(() => ({}));
-      if (!response.ok) throw new UploadError(answer.error || this.opts.texts.refused);
+      if (!response.ok) throw new UploadError(answer.error || this.opts.texts.refused, { canRetry: !answer.error });
       return answer;
     });
   }

@@ -261,7 +261,8 @@ Behaviours.add("[data-uploader]", (form) => {
   uppy.on("upload-error", (file, error) => {
     const row = rows.get(file.id);
     const sentence = error instanceof UploadError ? error.message : texts.refused;
-    setPhase(row, "failed", sentence);
+    row.part("progress").hidden = error.canRetry === false;
+    setPhase(row, error.canRetry === false ? "refused" : "failed", sentence);
     announce(`${file.name}: ${sentence}`);
   });
 
