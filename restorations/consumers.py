@@ -73,6 +73,9 @@ class PageConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             "can_edit": self.membership.can_edit,
             "credit_balance": balance(self.membership.workspace),
             "is_cpu_engine": settings.RESTORATION_ENGINE == "cpu",
+            "user": self.scope["user"],
+            # Forms in a fragment are posted like those of the page; the cookie's secret is a valid token.
+            "csrf_token": self.scope["cookies"].get(settings.CSRF_COOKIE_NAME, ""),
         }
         return render_to_string(template, frame | context)
 
