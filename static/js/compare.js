@@ -294,6 +294,7 @@ Behaviours.add("[data-compare]", (player) => {
   stage.style.setProperty("--picture-width", text.width);
   stage.style.setProperty("--picture-height", text.height);
   player.classList.add("is-ready");
+  player.classList.toggle("is-portrait", Number(text.height) > Number(text.width));
   for (const element of player.querySelectorAll("[data-controls]")) element.hidden = false;
   divider.hidden = false;
   for (const video of [after, before]) video.controls = false;

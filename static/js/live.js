@@ -31,8 +31,8 @@
     const changed = rememberStates(root);
     const sentences = changed.map((element) => element.dataset.announcement).filter(Boolean);
     announce([...new Set(sentences)].join(". "));
-    // A final state may have given credits back.
-    if (changed.length) htmx.trigger(document.body, "credits-changed");
+    const gaveBack = changed.some((element) => /^(failed|cancelled)/.test(element.dataset.state));
+    if (gaveBack) htmx.trigger(document.body, "credits-changed");
   }
 
   function morph(target, next) {

@@ -1,4 +1,4 @@
-/** Closes open menus by Escape or a click outside, and questions by their own button. */
+/** Closes open menus by Escape or a click outside, questions by their own button; opens what hides a wrong field. */
 "use strict";
 
 Behaviours.add("[data-menu]", (menu) => {
@@ -14,10 +14,11 @@ Behaviours.add("[data-menu]", (menu) => {
 });
 
 Behaviours.add("[data-close-details]", (button) => {
-  button.hidden = false;
   button.addEventListener("click", () => {
     const details = button.closest("details");
     details.open = false;
     details.querySelector("summary").focus();
   });
 });
+
+document.addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
