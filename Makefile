@@ -65,7 +65,7 @@ lint: $(DEV) css-check ## Format, lint, import arrows, migrations, templates, sh
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 .PHONY: types
-types: $(DEV) ## Check types
+types: $(DEV) $(if $(HAS_NETWORKS),$(TORCH)) ## Check types
 	$(BIN)/mypy
 
 .PHONY: format

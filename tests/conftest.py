@@ -5,6 +5,7 @@ Settings read the environment when they are loaded, so each process first starts
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -32,6 +33,9 @@ FOREIGN_VARIABLES = (
     *("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "VAR_DIR", "SITE_URL", "ALLOWED_HOSTS"),
     *("RUNPOD_BASE_URL", "RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY", "RESTORATION_ENGINE", "EMAIL_HOST"),
 )
+#: The networks' tests import PyTorch, which only `make test` installs; their own lane fails without it.
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore = [] if HAS_TORCH else ["gpu_worker/networks"]
 _servers = ExitStack()
 
 
@@ -89,6 +93,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Says what was left out, and why that is not good enough where it is not."""
     if not Path("/dev/nvidia0").exists():
         terminalreporter.write_line("Without a CUDA device: tests marked `gpu` are left out.", yellow=True)
+    if not HAS_TORCH:
+        terminalreporter.write_line("Without PyTorch: the networks' tests are left out.", yellow=True)
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped and is_ci():
         terminalreporter.write_line(f"{len(skipped)} tests were skipped, which is a failure in CI.", red=True)
