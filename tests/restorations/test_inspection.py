@@ -76,20 +76,20 @@ def test_what_cannot_be_restored_gets_its_reason(name):
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
     [
-        (b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n", Rejection.PLAYLIST),
-        (b"ffconcat version 1.0\nfile /etc/hostname\n", Rejection.UNREADABLE),
-        (b"PK\x03\x04" + bytes(2000), Rejection.UNREADABLE),
-        (bytes(5000), Rejection.UNREADABLE),
+        b"#EXTM3U\n#EXTINF:9,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"PK\x03\x04" + bytes(2000),
+        bytes(5000),
     ],
-)  # fmt: skip
-def test_files_that_point_elsewhere_or_nowhere_are_refused(tmp_path, content, reason):
+)
+def test_files_that_point_elsewhere_or_nowhere_are_refused(tmp_path, content):
     file = tmp_path / "video.mp4"
     file.write_bytes(content)
     with pytest.raises(inspection.Unrestorable) as caught:
         inspection.probe(file)
-    assert caught.value.reason in (reason, Rejection.UNREADABLE)
+    assert caught.value.reason == Rejection.UNREADABLE
 
 
 def test_a_video_that_is_too_long_is_refused(settings):
