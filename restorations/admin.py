@@ -35,6 +35,7 @@ class AttemptInline(ReadOnlyInline):
 class EventInline(ReadOnlyInline):
     model = RestorationEvent
     fields = ("created_at", "kind", "detail", "actor")
+    readonly_fields = fields
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
