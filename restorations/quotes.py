@@ -40,9 +40,9 @@ _SPEED: Final = {
     (Engine.SEEDVR2, 1): (12.7, 60),
     (Engine.SEEDVR2, 2): (24.1, 60),
     (Engine.SEEDVR2, 4): (48.2, 60),
-    (Engine.CPU, 1): (25.0, 3),
-    (Engine.CPU, 2): (25.0, 3),
-    (Engine.CPU, 4): (25.0, 3),
+    (Engine.CPU, 1): (16.0, 4),
+    (Engine.CPU, 2): (16.0, 4),
+    (Engine.CPU, 4): (16.0, 4),
 }
 
 

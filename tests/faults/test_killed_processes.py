@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import samples
-from tests.faults.visitor import FINAL, Visitor
+from tests.services.visitor import FINAL, Visitor
 from tests.services.process_table import descendants, still_running
 from tests.services.processes import wait_until
 from tests.services.product import Product, product
