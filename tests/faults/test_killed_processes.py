@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests import samples
-from tests.services.visitor import FINAL, Visitor
 from tests.services.process_table import descendants, still_running
 from tests.services.processes import wait_until
 from tests.services.product import Product, product
 from tests.services.smtp import Mailbox, mailbox
+from tests.services.visitor import FINAL, Visitor
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(240)]
 _numbers = itertools.count(1)
