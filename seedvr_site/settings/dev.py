@@ -3,9 +3,11 @@
 import secrets
 
 from seedvr_site.settings.base import *  # noqa: F403
-from seedvr_site.settings.base import EMAIL_BACKEND, EMAIL_HOST, VAR_DIR
+from seedvr_site.settings.base import ALLOWED_HOSTS, EMAIL_BACKEND, EMAIL_HOST, VAR_DIR
 
 DEBUG = False
+# People type either name of their own machine.
+ALLOWED_HOSTS = [*ALLOWED_HOSTS, "localhost", "127.0.0.1", "[::1]"]
 
 
 def _machine_secret() -> str:
