@@ -266,6 +266,12 @@ Behaviours.add("[data-uploader]", (form) => {
     announce(`${file.name}: ${sentence}`);
   });
 
+  // What has arrived is kept, but nothing is sent while the page is closed.
+  window.addEventListener("beforeunload", (event) => {
+    const isSending = [...rows.values()].some((row) => ["waiting", "sending", "finishing"].includes(row.phase));
+    if (isSending) event.preventDefault();
+  });
+
   // --- The form ---------------------------------------------------------------------------------------------
 
   const input = form.querySelector("[data-file-input]");
