@@ -53,7 +53,7 @@ LANES: Final = (
     # Playwright runs an event loop in the thread of the test, which reads the database as well.
     Lane(
         name="journeys",
-        arguments=(_WITHOUT_NETWORKS, "-m", "journey"),
+        arguments=("-m", "journey", "tests/journeys"),
         environment={"DJANGO_ALLOW_ASYNC_UNSAFE": "1"},
     ),
 )
