@@ -124,6 +124,9 @@ def _python(*words: str) -> tuple[str, ...]:
     return (sys.executable, *words)
 
 
+_CELERY: Final = _python("-m", "celery", "--app", "seedvr_site")
+
+
 def _answers(
     url: str, *, headers: Mapping[str, str] | None = None, connect_to: tuple[str, int] | None = None
 ) -> bytes | None:
@@ -204,33 +207,40 @@ def _loopback(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
 
 
-def _celery(environment: Mapping[str, str]) -> tuple[Part, Part]:
-    celery = _python("-m", "celery", "--app", "seedvr_site")
-    worker = Part(
-        name="celery",
+def _celery(environment: Mapping[str, str]) -> tuple[Part, ...]:
+    beat = Part(
+        name="beat",
+        # A pid file left by a crash would keep beat from starting again.
+        command=(*_CELERY, "beat", "--pidfile=", "--loglevel", "INFO"),
+        environment=environment,
+        is_ready=lambda child: "beat: Starting" in child.output(),
+    )
+    return (
+        _celery_worker("celery", environment, queue="default", concurrency=2),
+        _celery_worker("celery-encoding", environment, queue="encoding", concurrency=1),
+        beat,
+    )
+
+
+def _celery_worker(name: str, environment: Mapping[str, str], *, queue: str, concurrency: int) -> Part:
+    return Part(
+        name=name,
         command=(
-            *celery,
-            "worker",
-            "--concurrency",
-            "2",
-            "--loglevel",
-            "INFO",
-            "--without-gossip",
-            "--without-mingle",
+            *(*_CELERY, "worker", "--hostname", f"{name}@%h", "--queues", queue),
+            *(
+                "--concurrency",
+                str(concurrency),
+                "--loglevel",
+                "INFO",
+                "--without-gossip",
+                "--without-mingle",
+            ),
         ),
         environment=environment,
         is_ready=lambda child: " ready." in child.output(),
         # First let tasks end; then put them back into the queue.
         stop_signals=((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0)),
     )
-    beat = Part(
-        name="beat",
-        # A pid file left by a crash would keep beat from starting again.
-        command=(*celery, "beat", "--pidfile=", "--loglevel", "INFO"),
-        environment=environment,
-        is_ready=lambda child: "beat: Starting" in child.output(),
-    )
-    return worker, beat
 
 
 # --- The endpoint and its worker ----------------------------------------------------------------------------
