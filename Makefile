@@ -107,9 +107,8 @@ python:
 		fi; }
 
 $(UV): requirements/uv.txt
-	@[ -x $(BIN)/python ] || $(MAKE) python
-	@echo "Making .venv"
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@# A run that was interrupted here may have left half of it.
+	@[ -x $(BIN)/pip ] || { $(MAKE) python && echo "Making .venv" && $(PYTHON) -m venv --clear .venv; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@touch $@
 
