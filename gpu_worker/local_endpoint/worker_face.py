@@ -100,6 +100,8 @@ class WorkerFace:
             return problem(400, "bad request: body: not JSON, or too large")
         if posted.get("status") == "IN_PROGRESS":
             self._queue.report_progress(job, worker_id, json.dumps(posted.get("output")))
+        elif self._queue.lets_result_stick(job, worker_id):
+            return problem(400, "injected fault")
         else:
             self._queue.complete(job, worker_id, posted)
         return JSONResponse({"id": job.id})

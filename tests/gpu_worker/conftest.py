@@ -23,6 +23,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EndpointProce
 
 
 @pytest.fixture
+def own_endpoint(endpoint: EndpointProcess) -> EndpointProcess:
+    """The file's endpoint without what other tests left in it."""
+    endpoint.reset()
+    return endpoint
+
+
+@pytest.fixture
 def start_endpoint(tmp_path: Path) -> Iterator[Callable[..., EndpointProcess]]:
     """Starts an endpoint of the test's own, with these arguments more."""
     started: list[EndpointProcess] = []

@@ -122,6 +122,10 @@ class EndpointProcess:
         """Switches all faults off."""
         assert self.http.delete("/admin/faults").status_code == 204
 
+    def reset(self) -> None:
+        """Makes the endpoint forget everything."""
+        assert self.http.post("/admin/reset").status_code == 204
+
     def advance(self, seconds: float) -> None:
         """Moves the endpoint's clock ahead."""
         assert self.http.post("/admin/clock", json={"advance_seconds": seconds}).status_code == 200

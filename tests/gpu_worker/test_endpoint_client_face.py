@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 
 import httpx
 import pytest
@@ -111,12 +110,11 @@ def test_policies_are_checked(endpoint: EndpointProcess, policy: object, is_acce
 
 
 def test_unknown_top_level_keys_do_not_reach_the_worker(
-    start_endpoint: Callable[..., EndpointProcess],
+    own_endpoint: EndpointProcess,
 ) -> None:
-    endpoint = start_endpoint()
     s3_config = {"bucketName": "results"}
-    job_id = endpoint.run({"a": 1}, surprise=1, webhook="http://127.0.0.1:9/", s3Config=s3_config)
-    job = endpoint.worker("w").take()
+    job_id = own_endpoint.run({"a": 1}, surprise=1, webhook="http://127.0.0.1:9/", s3Config=s3_config)
+    job = own_endpoint.worker("w").take()
     assert job == {"id": job_id, "input": {"a": 1}, "webhook": "http://127.0.0.1:9/", "s3Config": s3_config}
 
 
@@ -127,10 +125,9 @@ def test_runsync_answers_the_state_when_its_wait_is_over(endpoint: EndpointProce
 
 
 def test_runsync_answers_the_result_as_soon_as_it_is_there(
-    start_endpoint: Callable[..., EndpointProcess],
+    own_endpoint: EndpointProcess,
 ) -> None:
-    endpoint = start_endpoint()
-    worker = endpoint.worker("w")
+    worker = own_endpoint.worker("w")
 
     def work() -> None:
         job = worker.take()
@@ -139,7 +136,7 @@ def test_runsync_answers_the_result_as_soon_as_it_is_there(
 
     thread = threading.Thread(target=work)
     thread.start()
-    document = endpoint.http.post("/v2/local/runsync", json={"input": {"n": 7}}).json()
+    document = own_endpoint.http.post("/v2/local/runsync", json={"input": {"n": 7}}).json()
     thread.join()
     assert (document["status"], document["output"]) == ("COMPLETED", {"n": 7})
 
@@ -151,48 +148,44 @@ def test_a_wait_out_of_range_is_refused(endpoint: EndpointProcess, wait: str) ->
 
 
 def test_a_queued_job_is_cancelled_at_once_and_never_taken(
-    start_endpoint: Callable[..., EndpointProcess],
+    own_endpoint: EndpointProcess,
 ) -> None:
-    endpoint = start_endpoint()
-    job_id = endpoint.run({})
+    job_id = own_endpoint.run({})
     for _ in range(2):  # twice is harmless
-        reply = endpoint.http.post(f"/v2/local/cancel/{job_id}")
+        reply = own_endpoint.http.post(f"/v2/local/cancel/{job_id}")
         assert reply.json() == {"id": job_id, "status": "CANCELLED"}
-    assert endpoint.worker("w").take() is None
-    assert endpoint.status(job_id) == {"id": job_id, "status": "CANCELLED"}
+    assert own_endpoint.worker("w").take() is None
+    assert own_endpoint.status(job_id) == {"id": job_id, "status": "CANCELLED"}
 
 
 def test_a_completed_job_keeps_its_state_when_cancelled_or_retried(
-    start_endpoint: Callable[..., EndpointProcess],
+    own_endpoint: EndpointProcess,
 ) -> None:
-    endpoint = start_endpoint()
-    worker = endpoint.worker("w")
-    job_id = endpoint.run({})
+    worker = own_endpoint.worker("w")
+    job_id = own_endpoint.run({})
     assert worker.take() is not None
     worker.done(job_id, {"output": 1})
-    assert endpoint.http.post(f"/v2/local/cancel/{job_id}").json()["status"] == "COMPLETED"
-    assert problem(endpoint.http.post(f"/v2/local/retry/{job_id}"))[0] == 400
+    assert own_endpoint.http.post(f"/v2/local/cancel/{job_id}").json()["status"] == "COMPLETED"
+    assert problem(own_endpoint.http.post(f"/v2/local/retry/{job_id}"))[0] == 400
 
 
-def test_a_failed_job_is_retried_under_its_id(start_endpoint: Callable[..., EndpointProcess]) -> None:
-    endpoint = start_endpoint()
-    worker = endpoint.worker("w")
-    job_id = endpoint.run({"try": 1})
+def test_a_failed_job_is_retried_under_its_id(own_endpoint: EndpointProcess) -> None:
+    worker = own_endpoint.worker("w")
+    job_id = own_endpoint.run({"try": 1})
     worker.take()
     worker.done(job_id, {"error": "bad luck", "output": {"n": 1}})
-    assert endpoint.status(job_id)["error"] == "bad luck"
-    assert endpoint.http.post(f"/v2/local/retry/{job_id}").json() == {"id": job_id, "status": "IN_QUEUE"}
-    assert endpoint.status(job_id) == {"id": job_id, "status": "IN_QUEUE"}
+    assert own_endpoint.status(job_id)["error"] == "bad luck"
+    assert own_endpoint.http.post(f"/v2/local/retry/{job_id}").json() == {"id": job_id, "status": "IN_QUEUE"}
+    assert own_endpoint.status(job_id) == {"id": job_id, "status": "IN_QUEUE"}
     assert worker.take() == {"id": job_id, "input": {"try": 1}}
 
 
 def test_jobs_are_taken_first_in_first_out_with_low_priority_last(
-    start_endpoint: Callable[..., EndpointProcess],
+    own_endpoint: EndpointProcess,
 ) -> None:
-    endpoint = start_endpoint()
-    worker = endpoint.worker("w")
-    low = endpoint.run({}, policy={"lowPriority": True})
-    first, second = endpoint.run({}), endpoint.run({})
+    worker = own_endpoint.worker("w")
+    low = own_endpoint.run({}, policy={"lowPriority": True})
+    first, second = own_endpoint.run({}), own_endpoint.run({})
     taken = []
     while job := worker.take():
         taken.append(job["id"])
@@ -200,32 +193,30 @@ def test_jobs_are_taken_first_in_first_out_with_low_priority_last(
     assert taken == [first, second, low]
 
 
-def test_purge_drops_queued_jobs_only_and_is_limited(start_endpoint: Callable[..., EndpointProcess]) -> None:
-    endpoint = start_endpoint()
-    running = endpoint.run({})
-    assert endpoint.worker("w").take() is not None
-    queued = endpoint.run({})
-    assert endpoint.http.post("/v2/local/purge-queue").json() == {"removed": 1, "status": "completed"}
-    assert endpoint.status(queued)["status"] == 404
-    assert endpoint.status(running)["status"] == "IN_PROGRESS"
-    endpoint.http.post("/v2/local/purge-queue")
-    reply = endpoint.http.post("/v2/local/purge-queue")  # the third within ten seconds
+def test_purge_drops_queued_jobs_only_and_is_limited(own_endpoint: EndpointProcess) -> None:
+    running = own_endpoint.run({})
+    assert own_endpoint.worker("w").take() is not None
+    queued = own_endpoint.run({})
+    assert own_endpoint.http.post("/v2/local/purge-queue").json() == {"removed": 1, "status": "completed"}
+    assert own_endpoint.status(queued)["status"] == 404
+    assert own_endpoint.status(running)["status"] == "IN_PROGRESS"
+    own_endpoint.http.post("/v2/local/purge-queue")
+    reply = own_endpoint.http.post("/v2/local/purge-queue")  # the third within ten seconds
     assert problem(reply) == (429, "rate limit exceeded")
     assert 1 <= int(reply.headers["Retry-After"]) <= 10
 
 
-def test_health_counts_jobs_and_workers(start_endpoint: Callable[..., EndpointProcess]) -> None:
-    endpoint = start_endpoint()
-    busy, idle = endpoint.worker("busy"), endpoint.worker("idle")
-    done, failed, running, _queued = (endpoint.run({"n": n}) for n in range(4))
+def test_health_counts_jobs_and_workers(own_endpoint: EndpointProcess) -> None:
+    busy, idle = own_endpoint.worker("busy"), own_endpoint.worker("idle")
+    done, failed, running, _queued = (own_endpoint.run({"n": n}) for n in range(4))
     busy.take()
     busy.done(done, {"output": 1})
     busy.take()
     busy.done(failed, {"error": "no"})
     busy.take()
     idle.ping()
-    assert endpoint.status(running)["workerId"] == "busy"
-    assert endpoint.http.get("/v2/local/health").json() == {
+    assert own_endpoint.status(running)["workerId"] == "busy"
+    assert own_endpoint.http.get("/v2/local/health").json() == {
         "jobs": {"completed": 1, "failed": 1, "inProgress": 1, "inQueue": 1, "retried": 0},
         "workers": {
             "idle": 1,
@@ -238,17 +229,16 @@ def test_health_counts_jobs_and_workers(start_endpoint: Callable[..., EndpointPr
     }
 
 
-def test_a_stream_hands_its_chunks_out_once(start_endpoint: Callable[..., EndpointProcess]) -> None:
-    endpoint = start_endpoint()
-    worker = endpoint.worker("w")
-    job_id = endpoint.run({})
+def test_a_stream_hands_its_chunks_out_once(own_endpoint: EndpointProcess) -> None:
+    worker = own_endpoint.worker("w")
+    job_id = own_endpoint.run({})
     worker.take()
     for number in range(2):
         reply = worker.http.post(f"job-stream/w/{job_id}?isStream=true", json={"output": number})
         assert reply.status_code == 200
     stream = f"/v2/local/stream/{job_id}"
-    assert endpoint.http.get(stream).json() == {
+    assert own_endpoint.http.get(stream).json() == {
         "status": "IN_PROGRESS",
         "stream": [{"output": 0}, {"output": 1}],
     }
-    assert endpoint.http.get(stream).json() == {"status": "IN_PROGRESS", "stream": []}
+    assert own_endpoint.http.get(stream).json() == {"status": "IN_PROGRESS", "stream": []}

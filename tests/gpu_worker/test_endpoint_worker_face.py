@@ -14,12 +14,6 @@ from tests.gpu_worker.processes import EndpointProcess, until
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture
-def own_endpoint(start_endpoint: Callable[..., EndpointProcess]) -> EndpointProcess:
-    """An endpoint without other tests' jobs."""
-    return start_endpoint()
-
-
 def test_a_taken_job_shows_its_worker_and_growing_times(own_endpoint: EndpointProcess) -> None:
     job_id = own_endpoint.run({"a": 1})
     time.sleep(0.1)
