@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
@@ -37,8 +38,8 @@ class _Server(ThreadingHTTPServer):
 class Storage:
     """Objects in memory, with the faults that a storage has.
 
-    `answers` are statuses for the next requests instead of the usual ones; `cut_after` cuts the next
-    downloads after so many bytes; while `release_uploads` is not set, every upload hangs.
+    `answers` are statuses for the next requests instead of the usual ones; `cut_after` cuts the next downloads
+    after so many bytes, then calls `after_cut`; while `release_uploads` is not set, every upload hangs.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,7 @@ class Storage:
         self.answers: deque[int] = deque()
         self.cut_after: deque[int] = deque()
         self.requests: list[tuple[str, str, str | None]] = []
+        self.after_cut: Callable[[], None] | None = None
         self.is_announcing_length = True
         self.release_uploads = threading.Event()
         self.release_uploads.set()
@@ -123,6 +125,8 @@ class _StorageHandler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.wfile.write(content[start:end])
         if end < len(content):
+            if storage.after_cut is not None:
+                storage.after_cut()
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, status: int) -> None:
