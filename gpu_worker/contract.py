@@ -101,8 +101,9 @@ class WorkerError(Exception):
 def parse_error(text: str | None) -> tuple[ErrorCode, str]:
     """Reads the error that RunPod reports for a FAILED job back into a code and a detail.
 
-    Accepts our own `<code>: <detail>`, the JSON text that the SDK posts when a handler raises, and
-    RunPod's own "executionTimeout exceeded"; anything else is `ENGINE_FAILED` with the text as detail.
+    Accepts our own `<code>: <detail>`, the JSON text that the SDK posts when a handler raises, RunPod's own
+    "executionTimeout exceeded" and "job timed out after 2 retries" (its workers were lost); anything else is
+    `ENGINE_FAILED` with the text as detail.
     """
     text = (text or "").strip()
     if text.startswith("{"):
@@ -115,6 +116,8 @@ def parse_error(text: str | None) -> tuple[ErrorCode, str]:
             text = message.strip()
     if "executiontimeout exceeded" in text.lower():
         return ErrorCode.EXECUTION_TIMEOUT, text
+    if re.match(r"job timed out after \d+ retries", text):
+        return ErrorCode.WORKER_LOST, text
     head, _, detail = text.partition(":")
     try:
         return ErrorCode(head.strip()), detail.strip()
