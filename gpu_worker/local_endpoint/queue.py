@@ -242,6 +242,7 @@ class Queue:
                 self.store.erase_job(job.id)
         for worker, reason in self.fleet.missing():
             self.lose_worker(worker.id, reason)
+        self.fleet.forget_gone()
         self.store.erase_deliveries(now - self.clock.span(self.options.retention_seconds))
 
     def _sweep_running(self, job: Job, now: float) -> None:

@@ -38,8 +38,8 @@ class _Server(ThreadingHTTPServer):
 class Storage:
     """Objects in memory, with the faults that a storage has.
 
-    `answers` are statuses for the next requests instead of the usual ones; `cut_after` cuts the next downloads
-    after so many bytes, then calls `after_cut`; while `release_uploads` is not set, every upload hangs.
+    `answers` are statuses for the next requests instead of the usual ones; `cut_after` cuts the next
+    downloads after so many bytes, then calls `after_cut`; uploads hang while `release_uploads` is not set.
     """
 
     def __init__(self) -> None:

@@ -241,6 +241,16 @@ def test_a_worker_that_stops_its_pod_starts_cold(start_endpoint: Callable[..., E
     assert endpoint.status(third)["delayTime"] > 1400
 
 
+def test_a_worker_that_is_long_gone_is_forgotten(own_endpoint: EndpointProcess) -> None:
+    own_endpoint.worker("gone").ping()
+    own_endpoint.http.post("/admin/workers/gone/lose")
+    own_endpoint.worker("here").ping()
+    own_endpoint.advance(3500)
+    assert [each["id"] for each in own_endpoint.http.get("/admin/workers").json()] == ["gone", "here"]
+    own_endpoint.advance(200)
+    assert [each["id"] for each in own_endpoint.http.get("/admin/workers").json()] == ["here"]
+
+
 def test_an_unhealthy_worker_is_counted(own_endpoint: EndpointProcess) -> None:
     own_endpoint.worker("w").ping(status="unhealthy", check="gpu", reason="no memory")
     assert own_endpoint.http.get("/v2/local/health").json()["workers"]["unhealthy"] == 1
