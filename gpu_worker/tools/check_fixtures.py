@@ -24,10 +24,15 @@ from gpu_worker.tools.fixtures.dit import (
     check_windows_table,
 )
 from gpu_worker.tools.fixtures.results import Fixture, Result
+from gpu_worker.tools.fixtures.vae import check_shapes, check_trace, check_units, check_vae
 
 _BY_KIND: Final[dict[str, Callable[[Fixture], list[Result]]]] = {
     "seedvr2-dit-golden-v1": check_dit,
     "seedvr2-dit-sampler-golden-v1": check_sampler,
+    "vae": check_vae,
+    "vae_trace": check_trace,
+    "vae_units": check_units,
+    "vae_full_state_dict_shapes": check_shapes,
 }
 _BY_TABLE: Final[dict[str, Callable[[Path], list[Result]]]] = {
     "seedvr2-dit-windows-v1": check_windows_table,
