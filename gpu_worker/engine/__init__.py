@@ -1,0 +1,1 @@
+"""What a restoration is: presets, frames in and out, colour."""
