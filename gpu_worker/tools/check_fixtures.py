@@ -23,6 +23,13 @@ from gpu_worker.tools.fixtures.dit import (
     check_timestep_table,
     check_windows_table,
 )
+from gpu_worker.tools.fixtures.pipeline import (
+    check_color,
+    check_frames,
+    check_glue,
+    check_preprocess,
+    check_tiling,
+)
 from gpu_worker.tools.fixtures.results import Fixture, Result
 from gpu_worker.tools.fixtures.vae import check_shapes, check_trace, check_units, check_vae
 
@@ -33,6 +40,11 @@ _BY_KIND: Final[dict[str, Callable[[Fixture], list[Result]]]] = {
     "vae_trace": check_trace,
     "vae_units": check_units,
     "vae_full_state_dict_shapes": check_shapes,
+    "pipeline_preprocess": check_preprocess,
+    "pipeline_frames": check_frames,
+    "pipeline_color": check_color,
+    "pipeline_glue": check_glue,
+    "pipeline_tiling": check_tiling,
 }
 _BY_TABLE: Final[dict[str, Callable[[Path], list[Result]]]] = {
     "seedvr2-dit-windows-v1": check_windows_table,
