@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -79,17 +79,19 @@ def load_weights(
     """
     with torch.device("meta"):
         network = build()
-    ours = {name: parameter.shape for name, parameter in network.named_parameters()}
-    theirs = canonical(weights)
-    _check_keys(ours, {name: tensor.shape for name, tensor in theirs.items()})
     placed = {
-        name: tensor.to(device=device, dtype=target_dtype(name, dtype)) for name, tensor in theirs.items()
+        name: tensor.to(device=device, dtype=target_dtype(name, dtype))
+        for name, tensor in check_fit(network, weights).items()
     }
     network.load_state_dict(placed, strict=True, assign=True)
     return network.requires_grad_(False).eval()
 
 
-def _check_keys(ours: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]) -> None:
+def check_fit(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights under the network's names; raises CheckpointError unless every key fits."""
+    found = canonical(weights)
+    ours = {name: parameter.shape for name, parameter in network.named_parameters()}
+    theirs = {name: tensor.shape for name, tensor in found.items()}
     problems = []
     for title, names in (
         ("missing", sorted(ours.keys() - theirs.keys())),
@@ -106,6 +108,7 @@ def _check_keys(ours: Mapping[str, torch.Size], theirs: Mapping[str, torch.Size]
         problems.append(f"{len(misshapen)} misshapen: {', '.join(misshapen)}")
     if problems:
         raise CheckpointError("the checkpoint does not fit the network; " + "; ".join(problems))
+    return found
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -140,6 +143,33 @@ def verify_sha256(path: Path, expected: str) -> None:
         )
 
 
-def num_elements(weights: Iterable[Tensor]) -> int:
-    """How many values the tensors hold together."""
-    return sum(tensor.numel() for tensor in weights)
+def read_prompt(path: Path) -> Tensor:
+    """Reads a converted prompt embedding, `[tokens, 5120]`; raises CheckpointError for anything else."""
+    weights = read_weights(path)
+    if list(weights) != ["prompt"] or weights["prompt"].ndim != 2:
+        raise CheckpointError(f"{path.name} holds {sorted(weights)}; expected one matrix named prompt")
+    return weights["prompt"]
+
+
+def random_weights(
+    build: Callable[[], Network], *, seed: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Network:
+    """Builds a network with random weights that keep activations in range: for tests and measurements.
+
+    Matrices and kernels are normal with deviation 1 / sqrt(fan in); gains lie around 1, other vectors
+    around 0. The draw is float32 on the device, so a full-size network takes seconds on a GPU.
+    """
+    with torch.device("meta"):
+        network = build()
+    generator = torch.Generator(device).manual_seed(seed)
+    weights = {}
+    for name, parameter in network.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=generator, device=device)
+        if parameter.ndim > 1:
+            drawn *= parameter[0].numel() ** -0.5
+        else:
+            is_gain = name.endswith(("scale", "gate")) or ("norm" in name and name.endswith("weight"))
+            drawn = drawn.mul_(0.1).add_(1.0 if is_gain else 0.0)
+        weights[name] = drawn.to(target_dtype(name, dtype))
+    network.load_state_dict(weights, strict=True, assign=True)
+    return network.requires_grad_(False).eval()
