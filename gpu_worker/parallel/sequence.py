@@ -34,7 +34,7 @@ def gather_rows(x_uC: Tensor, num_rows: int, ranks: Ranks) -> Tensor:
     if ranks.world == 1:
         return x_uC
     out = x_uC.new_empty((ranks.world * x_uC.shape[0], *x_uC.shape[1:]))
-    dist.all_gather_into_tensor(out, x_uC.contiguous(), group=ranks.group)
+    dist.all_gather(list(out.chunk(ranks.world)), x_uC.contiguous(), group=ranks.group)
     return out[:num_rows]
 
 

@@ -1,0 +1,100 @@
+"""One, two and four ranks give the same numbers: spawned processes, real collectives over gloo."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from gpu_worker.diffusion.noise import chunk_noise
+from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, sample
+from gpu_worker.engine.presets import PRESETS
+from gpu_worker.models.checkpoint import random_weights
+from gpu_worker.models.dit import NaDiT
+from gpu_worker.parallel.ranks import ALONE, Ranks, join, leave
+from gpu_worker.parallel.sequence import gather_rows, heads_to_tokens, shard_rows, tokens_to_heads
+
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
+
+#: 105 and 24 tokens: neither divides by 2 or 4. Neither do the texts.
+SHAPES = [(3, 10, 14), (2, 6, 8)]
+TEXTS = [7, 5]
+
+
+def predict(name: str, ranks: Ranks) -> torch.Tensor:
+    """A packed batch of two samples through a tiny transformer."""
+    config = PRESETS[name].transformer
+    network = random_weights(lambda: NaDiT(config), seed=5, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(6)
+    video = torch.randn(sum(t * h * w for t, h, w in SHAPES), 33, generator=generator)
+    text = torch.randn(sum(TEXTS), config.txt_in_dim, generator=generator)
+    condition = network.condition(text, TEXTS, torch.tensor([1000.0, 312.5]))
+    return network(video, SHAPES, condition, ranks)
+
+
+def restore(name: str, ranks: Ranks) -> torch.Tensor:
+    """One clip from noise to latent, as the restorer does it."""
+    preset = PRESETS[name]
+    network = random_weights(lambda: NaDiT(preset.transformer), seed=5, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(8)
+    shape = (5, 6, 10)
+    latent = torch.randn(*shape, 16, generator=generator)
+    text = torch.randn(7, preset.transformer.txt_in_dim, generator=generator)
+    condition = network.condition(text, [7], torch.tensor([1000.0]))
+
+    def velocity(x: torch.Tensor, _t: torch.Tensor) -> torch.Tensor:
+        return network(x.flatten(0, 2), [shape], condition, ranks).unflatten(0, shape)
+
+    condition_input = assemble_condition(latent, None, torch.zeros(1))
+    return sample(chunk_noise(666, 3, (*shape, 16)), condition_input, velocity, SamplerConfig())
+
+
+def run_rank(rank: int, world: int, folder: str) -> None:
+    """What each spawned process does; assertions fail the test through its exit status."""
+    torch.set_num_threads(1)
+    address = f"file://{folder}/rendezvous"
+    ranks = join(rank=rank, world=world, address=address, device=torch.device("cpu"))
+    with torch.inference_mode():
+        rows = torch.arange(22.0).view(11, 2)
+        assert torch.equal(gather_rows(shard_rows(rows, ranks), 11, ranks), rows)
+        qkv = torch.arange(11.0 * 3 * 4 * 2).view(11, 3, 4, 2)
+        heads = tokens_to_heads(shard_rows(qkv, ranks), 11, ranks)
+        mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
+        assert torch.equal(heads, qkv[:, :, mine])
+        tokens = heads_to_tokens(heads[:, 1].contiguous(), ranks)
+        assert torch.equal(tokens, shard_rows(qkv[:, 1], ranks))
+        with pytest.raises(ValueError, match=f"3 heads do not divide by {world} ranks"):
+            tokens_to_heads(torch.zeros(2, 3, 3, 2), 2, ranks)
+        for name in ("tiny-7b", "tiny-3b"):
+            torch.save(predict(name, ranks), f"{folder}/{name}-{rank}.pt")
+            torch.save(restore(name, ranks), f"{folder}/{name}-{rank}-restored.pt")
+    leave(ranks)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.filterwarnings("ignore")  # torch.multiprocessing on its way out
+def test_ranks_agree_with_one_process(world: int, tmp_path: Path) -> None:
+    mp.spawn(run_rank, args=(world, str(tmp_path)), nprocs=world)
+
+    for name in ("tiny-7b", "tiny-3b"):
+        for suffix, alone in (("", predict(name, ALONE)), ("-restored", restore(name, ALONE))):
+            for rank in range(world):
+                shared = torch.load(tmp_path / f"{name}-{rank}{suffix}.pt", weights_only=True)
+                assert ((shared - alone).abs().max() / alone.abs().max()).item() < 1e-5
+
+
+def test_one_rank_is_the_identity() -> None:
+    x = torch.randn(5, 3, 4, 2)
+
+    assert join(rank=0, world=1, address="", device=torch.device("cpu")) is ALONE
+    for ours in (shard_rows(x, ALONE), gather_rows(x, 5, ALONE), tokens_to_heads(x, 5, ALONE)):
+        assert ours is x
+    assert heads_to_tokens(x, ALONE) is x
+    leave(ALONE)
+
+
+def test_impossible_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="rank is 2; expected 0 to 1"):
+        Ranks(rank=2, world=2)
+    with pytest.raises(ValueError, match="2 ranks need a process group"):
+        Ranks(rank=0, world=2)
