@@ -134,6 +134,11 @@ class NaDiT(nn.Module):
         """Where the network lies."""
         return self.vid_in.proj.weight.device
 
+    def compile_blocks(self) -> None:
+        """Compiles each block on its next call, for one shape; modules stay the same, so weights do too."""
+        for block in self.blocks:
+            block.compile(dynamic=False, fullgraph=True)
+
     def condition(self, text_LC: Tensor, text_lengths: Sequence[int], timestep_B: Tensor) -> Condition:
         """Projects the prompt and embeds the timestep.
 

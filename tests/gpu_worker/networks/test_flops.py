@@ -85,7 +85,7 @@ def test_merged_decoder_does_what_its_closed_form_counts(vae: VideoVAE, width: i
 
     # Each merged convolution computes one row and one column more than it keeps: less than one per cent.
     assert 1.0 <= (counts[1] - counts[0]) / (forms[1] - forms[0]) < 1.01
-    # The last upsampler is merged from the first frame on, which the closed form leaves plain until the sixth.
+    # The last upsampler is merged from the first frame on; the closed form leaves it plain until the sixth.
     assert counts[1] < forms[1]
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gpu_worker.kernels.conv import conv_in_strips
 from gpu_worker.kernels.norm import group_norm_by_sums
+from gpu_worker.models.checkpoint import load_weights, random_weights
 from gpu_worker.models.upsample import merge_upsampler
 from gpu_worker.models.vae import PLAIN, Execution, Stream, Upsampler, VAEConfig, VideoVAE
 
@@ -220,6 +221,24 @@ def test_bfloat16_stays_near_float32(vae: VideoVAE, execution: Execution) -> Non
         (half.decode(z.bfloat16()), vae.decode(z)),
     ):
         assert ((ours.float() - theirs).norm() / theirs.norm()).item() < 3e-2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_published_size_on_the_gpu_stays_near_float32_on_the_cpu(dtype: torch.dtype) -> None:
+    """Also a guard against cuDNN releases whose 16-bit conv3d returns wrong values."""
+    exact = random_weights(lambda: VideoVAE(VAEConfig()), seed=9, dtype=torch.float32).prepare()
+    device = torch.device("cuda")
+    half = load_weights(lambda: VideoVAE(VAEConfig()), exact.state_dict(), dtype=dtype, device=device)
+    half.prepare()
+    x = torch.rand(1, 3, 9, 64, 96, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    z = torch.randn(1, 16, 3, 8, 12, generator=torch.Generator().manual_seed(2))
+
+    for ours, theirs in (
+        (half.encode(x.to(device, dtype)).mean, exact.encode(x).mean),
+        (half.decode(z.to(device, dtype)), exact.decode(z)),
+    ):
+        assert ((ours.float().cpu() - theirs).norm() / theirs.norm()).item() < 5e-2
 
 
 def test_unprepared_vae_says_what_is_missing() -> None:
