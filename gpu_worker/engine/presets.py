@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from gpu_worker.kernels.attention import Backend, choose_backend
 from gpu_worker.models.checkpoint import load_weights, random_weights, read_prompt, read_weights
 from gpu_worker.models.dit import DiTConfig, NaDiT
 from gpu_worker.models.plan import Rope
@@ -47,6 +48,7 @@ def load_networks(
     device: torch.device,
     dtype: torch.dtype = torch.bfloat16,
     vae_dtype: torch.dtype | None = None,
+    backend: Backend | None = None,
 ) -> Networks:
     """Loads a preset's networks; the tiny ones are drawn from a fixed seed and need no folder.
 
@@ -56,14 +58,19 @@ def load_networks(
         device: where the networks go.
         dtype: of the transformer's matrices and activations.
         vae_dtype: of the VAE; as `dtype` when None.
+        backend: of attention; the fastest that accepts the device and dtype when None.
 
     Raises FileNotFoundError with the command to run when a file is missing, CheckpointError when one does
     not fit.
     """
     vae_dtype = vae_dtype or dtype
 
+    chosen = choose_backend(device, dtype, preset.transformer.head_dim, wanted=backend)
+
     def transformer() -> NaDiT:
-        return NaDiT(preset.transformer)
+        network = NaDiT(preset.transformer)
+        network.backend = chosen
+        return network
 
     def vae() -> VideoVAE:
         return VideoVAE(preset.vae)

@@ -546,7 +546,8 @@ class VideoVAE(nn.Module):
     def _run(self, half: nn.Module, x: Tensor, stream: Stream, ends: bool) -> Tensor:
         stream.ends = ends
         stream.num_frames += x.shape[2]
-        out: Tensor = half(to_channels_last(x), stream)
+        weight = self.decoder.conv_in.weight
+        out: Tensor = half(to_channels_last(x.to(weight.device, weight.dtype)), stream)
         return out
 
     def encode(self, x: Tensor) -> Posterior:
