@@ -55,28 +55,43 @@ def group_norm(x_BCHW: Tensor, num_groups: int, weight_C: Tensor, bias_C: Tensor
     dtype and memory format of `x_BCHW`.
     """
     if x_BCHW.is_cuda and x_BCHW.dtype in (torch.float16, torch.bfloat16):
-        return group_norm_by_sums(x_BCHW, num_groups, weight_C, bias_C, eps)
+        mean_BG, variance_BG = group_moments(x_BCHW, num_groups)
+        return normalise_groups(x_BCHW, mean_BG, variance_BG, weight_C, bias_C, eps)
     return F.group_norm(x_BCHW, num_groups, weight_C.to(x_BCHW.dtype), bias_C.to(x_BCHW.dtype), eps)
 
 
-def group_norm_by_sums(
-    x_BCHW: Tensor, num_groups: int, weight_C: Tensor, bias_C: Tensor, eps: float
-) -> Tensor:
-    """The same for 16-bit values, in two reading passes and one writing pass that keep channels last.
+def group_moments(x_BCHW: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each group of channels of each image, float32 `[B, G]`.
 
-    PyTorch's CUDA kernel turns channels-last input into channels-first and back, two more passes over the
-    largest tensors there are. Sums and squares accumulate in float32 without a float32 copy; E[x^2] - E[x]^2
-    loses digits when the mean is far larger than the spread, which 16-bit values cannot resolve either.
+    16-bit values are summed with their squares in one reading pass each, in float32 without a float32 copy:
+    E[x^2] - E[x]^2 loses digits when the mean is far larger than the spread, which 16-bit values cannot
+    resolve either. Wider values take the stable way.
     """
     batch, channels, height, width = x_BCHW.shape
+    if x_BCHW.dtype not in (torch.float16, torch.bfloat16):
+        groups = x_BCHW.reshape(batch, num_groups, -1)
+        variance, mean = torch.var_mean(groups, -1, correction=0)
+        return mean, variance
     count = channels // num_groups * height * width
     sum_BC = torch.sum(x_BCHW, (2, 3), dtype=torch.float32)
     norm_BC = torch.linalg.vector_norm(x_BCHW, 2, (2, 3), dtype=torch.float32)
     mean_BG = sum_BC.view(batch, num_groups, -1).sum(-1) / count
     square_BG = norm_BC.square().view(batch, num_groups, -1).sum(-1) / count
-    rstd_BG = (square_BG - mean_BG.square()).clamp_min(0).add(eps).rsqrt()
-    scale_BC = weight_C.float() * rstd_BG.repeat_interleave(channels // num_groups, 1)
-    shift_BC = bias_C.float() - scale_BC * mean_BG.repeat_interleave(channels // num_groups, 1)
+    return mean_BG, (square_BG - mean_BG.square()).clamp_min(0)
+
+
+def normalise_groups(
+    x_BCHW: Tensor, mean_BG: Tensor, variance_BG: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float
+) -> Tensor:
+    """Applies moments from `group_moments` in one pass that keeps dtype and memory format.
+
+    PyTorch's own CUDA kernel turns channels-last input into channels-first and back, two more passes over the
+    largest tensors there are.
+    """
+    per_group = x_BCHW.shape[1] // mean_BG.shape[1]
+    rstd_BG = (variance_BG + eps).rsqrt()
+    scale_BC = weight_C.float() * rstd_BG.repeat_interleave(per_group, 1)
+    shift_BC = bias_C.float() - scale_BC * mean_BG.repeat_interleave(per_group, 1)
     out_BCHW = torch.empty_like(x_BCHW)
     torch.addcmul(shift_BC[:, :, None, None], x_BCHW, scale_BC[:, :, None, None], out=out_BCHW)
     return out_BCHW

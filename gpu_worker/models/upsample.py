@@ -70,19 +70,29 @@ def merge_upsampler(
     return MergedUpsampler(*(part.flatten(1, 2).to(dtype) for part in (weight, bias, row, column, corner)))
 
 
-def write_phase(out: Tensor, y: Tensor, merged: MergedUpsampler, phase: int, ratio: int) -> None:
+def write_phase(
+    out: Tensor,
+    y: Tensor,
+    merged: MergedUpsampler,
+    phase: int,
+    ratio: int,
+    at_border: tuple[bool, bool] = (True, True),
+) -> None:
     """Puts one phase into the output `[B, C, rT, 2H, 2W]`.
 
-    `y` `[B, rC, T, H+1, W+1]` comes from a convolution padded by one on every side: phase 0 of an axis uses
-    its leading positions, phase 1 its trailing ones. Modified in place.
+    `y` `[B, rC, T, H+1, W+1]` comes from a convolution that sees one more row and column on every side:
+    phase 0 of an axis uses its leading positions, phase 1 its trailing ones. `at_border` says whether the
+    first and the last row are the picture's own, rather than those of a band in it. `y` is modified in
+    place.
     """
     a, b = divmod(phase, 2)
     y = y[..., a : y.shape[-2] - 1 + a, b : y.shape[-1] - 1 + b]
     row, column, corner = (part[phase][:, None] for part in merged[2:])
     edge_row, edge_column = (-1 if a else 0), (-1 if b else 0)
-    y[..., edge_row, :] -= row[..., None]
     y[..., :, edge_column] -= column[..., None]
-    y[..., edge_row, edge_column] += corner
+    if at_border[a]:
+        y[..., edge_row, :] -= row[..., None]
+        y[..., edge_row, edge_column] += corner
     channels = out.shape[1]
     for z in range(ratio):
         out[:, :, z::ratio, a::2, b::2] = y[:, z * channels : (z + 1) * channels]

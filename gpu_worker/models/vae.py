@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gpu_worker.kernels.conv import conv_in_strips, empty_like_format
-from gpu_worker.kernels.norm import group_norm
+from gpu_worker.kernels.norm import group_moments, group_norm, normalise_groups
 from gpu_worker.models.upsample import (
     MergedUpsampler,
     interleave,
@@ -27,6 +27,8 @@ from gpu_worker.models.upsample import (
     to_channels_last,
     write_phase,
 )
+from gpu_worker.parallel.halo import bands, join_bands, join_moments, take_band, with_neighbours
+from gpu_worker.parallel.ranks import ALONE, Ranks
 
 #: Attention scores held at once when PyTorch has no fused kernel for this width: queries go in blocks.
 MAX_SCORES = 1 << 28
@@ -88,12 +90,16 @@ PLAIN = Execution(fold_images=False, merge_upsamplers=False, frames_per_call=Non
 class Stream:
     """What one video leaves in one direction (encoder or decoder) between two slices.
 
-    `tails` holds, per causal convolution, the input frames that its next call needs. Its size does not depend
-    on the length of the video. After the last slice nothing is kept.
+    `tails` holds, per causal convolution, the input frames that its next call needs. Its size does not
+    depend on the length of the video. After the last slice nothing is kept. With several ranks each one
+    computes a band of rows, and keeps the tails of its band.
     """
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, execution: Execution, ranks: Ranks = ALONE) -> None:
         self.execution = execution
+        self.ranks = ranks
+        #: Latent rows of each rank's band of the frame.
+        self.bands: tuple[int, ...] = ()
         self.tails: dict[nn.Module, Tensor] = {}
         self.num_frames = 0
         self.ends = False
@@ -146,42 +152,49 @@ class CausalConv3d(nn.Conv3d):
         tail = stream.tails.pop(self, None)
         kernel_t = self.kernel_size[0]
         is_single = x.shape[2] == 1 and tail is None
+        # Below a band that is not the last one are the next band's rows instead of zeros.
+        zero_rows = self.zero_end if stream.ranks.world == 1 else 0
         if is_single and stream.execution.fold_images:
-            frame = F.pad(x[:, :, 0], (0, self.zero_end, 0, self.zero_end)) if self.zero_end else x[:, :, 0]
+            frame = F.pad(x[:, :, 0], (0, self.zero_end, 0, zero_rows)) if self.zero_end else x[:, :, 0]
             if self.num_kept and not stream.ends:
                 kept = empty_like_format((*x.shape[:2], self.num_kept, *frame.shape[-2:]), x)
                 stream.tails[self] = kept.copy_(frame[:, :, None])
             return self._convolve(frame, self.weight.sum(2), self.stride[1:], stream)[:, :, None]
         if kernel_t > 1 or self.zero_end:
-            x = with_head(x, tail, kernel_t - 1, self.zero_end)
+            x = with_head(x, tail, kernel_t - 1, zero_rows, self.zero_end)
         if self.num_kept and not stream.ends:
             # A copy: a view would keep the whole slice alive.
             stream.tails[self] = x[:, :, -self.num_kept :].clone()
         return self._convolve(x, self.weight, self.stride, stream)
 
     def _convolve(self, x: Tensor, weight: Tensor, stride: tuple[int, ...], stream: Stream) -> Tensor:
+        rows, columns = int(self.padding[1]), int(self.padding[2])
+        if stream.ranks.world > 1:
+            x = with_neighbours(x, rows, rows + self.zero_end, stream.ranks)
+            rows = 0
         return conv_in_strips(
             x,
             weight,
             self.bias,
             stride=stride,
-            padding=(int(self.padding[1]), int(self.padding[2])),
+            padding=(rows, columns),
             max_elements=stream.execution.max_elements,
         )
 
 
-def with_head(x: Tensor, tail: Tensor | None, num_head: int, zero_end: int = 0) -> Tensor:
-    """Puts earlier frames before a slice: the tail of the slice before, or copies of the first frame.
+def with_head(
+    x: Tensor, tail: Tensor | None, num_head: int, zero_rows: int = 0, zero_columns: int = 0
+) -> Tensor:
+    """Puts earlier frames before a slice: a tail of the slice before, or copies of the first frame.
 
-    `tail` may have fewer frames than `num_head` only when it is None.
+    Adds zeros below and on the right, which a tail has already.
     """
     if tail is not None:
         num_head = tail.shape[2]
     batch, channels, frames, height, width = x.shape
-    out = empty_like_format((batch, channels, num_head + frames, height + zero_end, width + zero_end), x)
-    if zero_end:
-        out[..., height:, :] = 0
-        out[..., width:] = 0
+    out = empty_like_format((batch, channels, num_head + frames, height + zero_rows, width + zero_columns), x)
+    out[..., height:, :] = 0
+    out[..., width:] = 0
     out[:, :, num_head:, :height, :width] = x
     if tail is None:
         out[:, :, :num_head, :height, :width] = x[:, :, :1]
@@ -200,10 +213,16 @@ class FrameNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """`[B, C, T, H, W]` -> a new tensor of the same shape, dtype and memory format."""
-        frames = group_norm(fold_time(x), self.num_groups, self.weight, self.bias, self.eps)
-        return unfold_time(frames, x.shape[0])
+        frames = fold_time(x)
+        if stream.ranks.world == 1:
+            normed = group_norm(frames, self.num_groups, self.weight, self.bias, self.eps)
+        else:
+            moments = group_moments(frames, self.num_groups)
+            moments = join_moments(*moments, frames[0].numel() // self.num_groups, stream.ranks)
+            normed = normalise_groups(frames, *moments, self.weight, self.bias, self.eps)
+        return unfold_time(normed, x.shape[0])
 
 
 def fold_time(x: Tensor) -> Tensor:
@@ -233,8 +252,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """`[B, C, T, H, W]` -> `[B, O, T, H, W]`."""
-        hidden = self.conv1(F.silu(self.norm1(x), inplace=True), stream)
-        hidden = self.conv2(F.silu(self.norm2(hidden), inplace=True), stream)
+        hidden = self.conv1(F.silu(self.norm1(x, stream), inplace=True), stream)
+        hidden = self.conv2(F.silu(self.norm2(hidden, stream), inplace=True), stream)
         out: Tensor = hidden.add_(x if self.conv_shortcut is None else self.conv_shortcut(x, stream))
         return out
 
@@ -250,17 +269,20 @@ class FrameAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """`[B, C, T, H, W]` -> the same shape. Queries go in blocks, so memory is linear in the frame."""
         height, width = x.shape[-2:]
         # Channels last, so that folding time is a view that can be written through.
         out = torch.empty_like(x, memory_format=torch.channels_last_3d)
         for residual, written, normed in zip(
-            fold_time(x), fold_time(out), fold_time(self.group_norm(x)), strict=True
+            fold_time(x), fold_time(out), fold_time(self.group_norm(x, stream)), strict=True
         ):
             tokens = normed.flatten(1).T
             q, k, v = (proj(tokens)[None, None] for proj in (self.to_q, self.to_k, self.to_v))
-            blocks = q.split_with_sizes(_sizes(height * width, max(1, MAX_SCORES // (height * width))), 2)
+            if stream.ranks.world > 1:
+                sizes = [rows * width for rows in stream.bands]
+                k, v = join_bands(torch.cat([k, v], -1), sizes, 2, stream.ranks).chunk(2, -1)
+            blocks = q.split_with_sizes(_sizes(height * width, max(1, MAX_SCORES // k.shape[2])), 2)
             attended = torch.cat([F.scaled_dot_product_attention(block, k, v) for block in blocks], 2)
             projected = torch.unflatten(self.to_out[0](attended[0, 0]).T, 1, (height, width))
             written.copy_(projected.add_(residual))
@@ -278,7 +300,7 @@ class MidBlock(nn.Module):
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """`[B, C, T, H, W]` -> the same shape."""
         x = self.resnets[0](x, stream)
-        x = self.attentions[0](x)
+        x = self.attentions[0](x, stream)
         out: Tensor = self.resnets[1](x, stream)
         return out
 
@@ -320,7 +342,9 @@ class Upsampler(nn.Module):
         merged = merge_upsampler(
             self.upscale_conv.weight, self.upscale_conv.bias, self.conv.weight, self.conv.bias, self.ratio
         )
-        for name, part in zip(MergedUpsampler._fields, merged, strict=True):
+        # Each phase's kernel with channels last in memory, like every other kernel.
+        weight = merged.weight.permute(0, 1, 3, 4, 5, 2).contiguous().permute(0, 1, 5, 2, 3, 4)
+        for name, part in zip(MergedUpsampler._fields, merged._replace(weight=weight), strict=True):
             setattr(self, f"merged_{name}", part)
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
@@ -364,6 +388,9 @@ class Upsampler(nn.Module):
             stream.tails[self] = kept.expand(-1, -1, num_head, -1, -1).clone()
         batch, channels, frames, height, width = x.shape
         out = empty_like_format((batch, channels, frames * self.ratio, 2 * height, 2 * width), x)
+        ranks = stream.ranks
+        extended = with_neighbours(extended, 1, 1, ranks)
+        at_border = (ranks.rank == 0, ranks.rank == ranks.world - 1)
         for phase in range(4):
             weight = merged.weight[phase]
             y = conv_in_strips(
@@ -371,10 +398,10 @@ class Upsampler(nn.Module):
                 weight.sum(2) if is_single else weight,
                 merged.bias[phase],
                 stride=(1, 1, 1)[int(is_single) :],
-                padding=(1, 1),
+                padding=(1 if ranks.world == 1 else 0, 1),
                 max_elements=stream.execution.max_elements,
             )
-            write_phase(out, y[:, :, None] if is_single else y, merged, phase, self.ratio)
+            write_phase(out, y[:, :, None] if is_single else y, merged, phase, self.ratio, at_border)
         return out
 
 
@@ -447,7 +474,7 @@ class Encoder(nn.Module):
         for block in others:
             x = block.shrink(block.refine(x, stream), stream)
         x = self.mid_block(x, stream)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True), stream)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x, stream), inplace=True), stream)
         return out
 
     def _at_full_rate(self, x: Tensor, stream: Stream) -> Tensor:
@@ -493,7 +520,7 @@ class Decoder(nn.Module):
         """Everything after the last upsampler in time."""
         for block in self.up_blocks[self.num_temporal :]:
             x = block(x, stream)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True), stream)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(x, stream), inplace=True), stream)
         return out
 
 
@@ -517,9 +544,9 @@ class VideoVAE(nn.Module):
                 module.weight.data = to_channels_last(module.weight.data)
         return self
 
-    def stream(self) -> Stream:
-        """The state of a new video, for one direction."""
-        return Stream(self.execution)
+    def stream(self, ranks: Ranks = ALONE) -> Stream:
+        """The state of a new video, for one direction; several ranks share the rows of every frame."""
+        return Stream(self.execution, ranks)
 
     def encode_slice(self, x: Tensor, stream: Stream, *, ends: bool) -> Tensor:
         """Encodes the next frames of a video: `[B, 3, T, H, W]`, -1..1 -> moments `[B, 32, t, h, w]`.
@@ -534,30 +561,35 @@ class VideoVAE(nn.Module):
             raise ValueError(f"a slice of {x.shape[2]} frames; expected {kind}")
         if x.shape[3] % space or x.shape[4] % space:
             raise ValueError(f"frames of {x.shape[4]}x{x.shape[3]}; expected multiples of {space}")
-        return self._run(self.encoder, x, stream, ends)
+        return self._run(self.encoder, x, stream, ends, x.shape[3] // space, space, 1)
 
     def decode_slice(self, z: Tensor, stream: Stream, *, ends: bool) -> Tensor:
         """Decodes the next latents of a video: `[B, 16, t, h, w]`, unscaled -> pixels `[B, 3, T, 8h, 8w]`.
 
         The video's first latent gives one frame, every other four. `ends` says that no slice follows.
         """
-        return self._run(self.decoder, z, stream, ends)
+        return self._run(self.decoder, z, stream, ends, z.shape[3], 1, self.config.space_factor)
 
-    def _run(self, half: nn.Module, x: Tensor, stream: Stream, ends: bool) -> Tensor:
+    def _run(
+        self, half: nn.Module, x: Tensor, stream: Stream, ends: bool, rows: int, scale_in: int, scale_out: int
+    ) -> Tensor:
+        """Runs one half on this rank's band of `rows` latent rows; every rank gets the whole result."""
         stream.ends = ends
         stream.num_frames += x.shape[2]
+        stream.bands = bands(rows, stream.ranks)
         weight = self.decoder.conv_in.weight
-        out: Tensor = half(to_channels_last(x.to(weight.device, weight.dtype)), stream)
-        return out
+        x = take_band(x, stream.bands, scale_in, stream.ranks).to(weight.device, weight.dtype)
+        out: Tensor = half(to_channels_last(x), stream)
+        return join_bands(out, [band * scale_out for band in stream.bands], -2, stream.ranks)
 
-    def encode(self, x: Tensor) -> Posterior:
+    def encode(self, x: Tensor, ranks: Ranks = ALONE) -> Posterior:
         """Encodes a whole clip of 4n + 1 frames, in slices: `[B, 3, T, H, W]`, -1..1 -> posterior."""
         sizes = self._slices(x.shape[2], self.config.time_factor)
-        return Posterior.of(self._sliced(self.encode_slice, x, sizes))
+        return Posterior.of(self._sliced(self.encode_slice, x, sizes, ranks))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, ranks: Ranks = ALONE) -> Tensor:
         """Decodes a whole clip in slices: unscaled latents `[B, 16, t, h, w]` -> `[B, 3, 4t - 3, 8h, 8w]`."""
-        return self._sliced(self.decode_slice, z, self._slices(z.shape[2], 1))
+        return self._sliced(self.decode_slice, z, self._slices(z.shape[2], 1), ranks)
 
     def _slices(self, num_frames: int, per_latent: int) -> list[int]:
         if self.execution.latents_per_slice is None:
@@ -566,8 +598,8 @@ class VideoVAE(nn.Module):
         # The first slice takes one frame more: the one that stands alone.
         return [min(num_frames, step + 1), *_sizes(max(0, num_frames - step - 1), step)]
 
-    def _sliced(self, push: Callable[..., Tensor], x: Tensor, sizes: list[int]) -> Tensor:
-        stream, parts = self.stream(), x.split_with_sizes(sizes, 2)
+    def _sliced(self, push: Callable[..., Tensor], x: Tensor, sizes: list[int], ranks: Ranks) -> Tensor:
+        stream, parts = self.stream(ranks), x.split_with_sizes(sizes, 2)
         out = [push(part, stream, ends=index == len(parts) - 1) for index, part in enumerate(parts)]
         return torch.cat(out, 2) if len(out) > 1 else out[0]
 

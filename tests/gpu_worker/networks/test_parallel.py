@@ -11,14 +11,17 @@ from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, samp
 from gpu_worker.engine.presets import PRESETS
 from gpu_worker.models.checkpoint import random_weights
 from gpu_worker.models.dit import NaDiT
+from gpu_worker.models.vae import PLAIN, Execution, VideoVAE
+from gpu_worker.parallel.halo import bands
 from gpu_worker.parallel.ranks import ALONE, Ranks, join, leave
 from gpu_worker.parallel.sequence import gather_rows, heads_to_tokens, shard_rows, tokens_to_heads
 
-pytestmark = [pytest.mark.torch, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
 
 #: 105 and 24 tokens: neither divides by 2 or 4. Neither do the texts.
 SHAPES = [(3, 10, 14), (2, 6, 8)]
 TEXTS = [7, 5]
+EXECUTIONS = {"plain": PLAIN, "fast": Execution(), "strips": Execution(max_elements=3000, frames_per_call=1)}
 
 
 def predict(name: str, ranks: Ranks) -> torch.Tensor:
@@ -49,6 +52,21 @@ def restore(name: str, ranks: Ranks) -> torch.Tensor:
     return sample(chunk_noise(666, 3, (*shape, 16)), condition_input, velocity, SamplerConfig())
 
 
+def autoencode(ranks: Ranks, execution: Execution) -> dict[str, torch.Tensor]:
+    """A clip and an image through a tiny VAE; seven rows of latents divide by neither 2 nor 4."""
+    vae = random_weights(lambda: VideoVAE(PRESETS["tiny-7b"].vae), seed=7, dtype=torch.float32).prepare()
+    vae.execution = execution
+    generator = torch.Generator().manual_seed(9)
+    x = torch.rand(1, 3, 9, 56, 40, generator=generator) * 2 - 1
+    z = torch.randn(1, 16, 3, 7, 5, generator=generator)
+    return {
+        "clip mean": vae.encode(x, ranks).mean,
+        "clip": vae.decode(z, ranks),
+        "image mean": vae.encode(x[:, :, :1], ranks).mean,
+        "image": vae.decode(z[:, :, :1], ranks),
+    }
+
+
 def run_rank(rank: int, world: int, folder: str) -> None:
     """What each spawned process does; assertions fail the test through its exit status."""
     torch.set_num_threads(1)
@@ -68,6 +86,10 @@ def run_rank(rank: int, world: int, folder: str) -> None:
         for name in ("tiny-7b", "tiny-3b"):
             torch.save(predict(name, ranks), f"{folder}/{name}-{rank}.pt")
             torch.save(restore(name, ranks), f"{folder}/{name}-{rank}-restored.pt")
+        for way, execution in EXECUTIONS.items():
+            torch.save(autoencode(ranks, execution), f"{folder}/{way}-{rank}.pt")
+        with pytest.raises(ValueError, match=f"1 rows do not go round {world} ranks"):
+            bands(1, ranks)
     leave(ranks)
 
 
@@ -76,6 +98,13 @@ def run_rank(rank: int, world: int, folder: str) -> None:
 def test_ranks_agree_with_one_process(world: int, tmp_path: Path) -> None:
     mp.spawn(run_rank, args=(world, str(tmp_path)), nprocs=world)
 
+    for way, execution in EXECUTIONS.items():
+        alone = autoencode(ALONE, execution)
+        for rank in range(world):
+            shared = torch.load(tmp_path / f"{way}-{rank}.pt", weights_only=True)
+            for name, tensor in alone.items():
+                error = ((shared[name] - tensor).abs().max() / tensor.abs().max()).item()
+                assert error < 1e-5, (way, rank, name)
     for name in ("tiny-7b", "tiny-3b"):
         for suffix, alone in (("", predict(name, ALONE)), ("-restored", restore(name, ALONE))):
             for rank in range(world):

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.torch
 
 
 @given(size=st.integers(1, 200), tile=st.integers(1, 60), overlap=st.integers(0, 59))
+@settings(deadline=None)
 def test_tiles_cover_every_latent(size: int, tile: int, overlap: int) -> None:
     cut = spans(size, tile, min(overlap, tile - 1))
 

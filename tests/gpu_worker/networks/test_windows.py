@@ -49,6 +49,7 @@ def test_pieces_join_without_gap_and_never_exceed_the_window(
 
 
 @given(length=st.integers(2, 300), size=st.integers(1, 299))
+@settings(deadline=None)
 def test_shifted_axis_begins_with_half_a_window(length: int, size: int) -> None:
     pieces = cut_axis(length, size, shifted=True)
 
