@@ -91,8 +91,8 @@ def load_networks(
         command = f"python -m gpu_worker.tools.fetch_models {preset.weights} --into {folder}"
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; run {command}")
     return Networks(
-        transformer=load_weights(transformer, read_weights(paths[0]), dtype=dtype, device=device),
-        vae=load_weights(vae, read_weights(paths[1]), dtype=vae_dtype, device=device).prepare(),
+        transformer=load_weights(transformer, read_weights(paths[0], device), dtype=dtype, device=device),
+        vae=load_weights(vae, read_weights(paths[1], device), dtype=vae_dtype, device=device).prepare(),
         prompt=read_prompt(paths[2]).to(device, dtype),
     )
 

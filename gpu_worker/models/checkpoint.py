@@ -111,13 +111,14 @@ def check_fit(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Reads `.safetensors`, or a `.pth` of plain tensors (weights only: nothing in it is executed).
 
-    Tensors of a `.pth` stay on disk until they are used.
+    `.safetensors` go straight to `device`, without a second copy in host memory. Tensors of a `.pth` stay on
+    disk until they are used.
     """
     if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "pt", device=str(device)) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()):

@@ -14,6 +14,7 @@ Each result carries its origin in its metadata: repository, commit, file, SHA-25
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import re
 import shutil
@@ -151,7 +152,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"any of {', '.join(published)}")
     parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--origin", type=Origin, default=Origin.FLOAT16, choices=list(Origin))
+    origins = [origin.value for origin in Origin]
+    parser.add_argument("--origin", default=Origin.FLOAT16.value, choices=origins, help="whose files")
+    parser.add_argument("--revision", help="branch, tag or commit of the weights' repository, for all files")
     parser.add_argument("--endpoint", help="address of the Hub or of a mirror")
     parser.add_argument("--keep-sources", action="store_true", help="keep the downloads after converting")
     parser.add_argument("--verify", action="store_true", help="compare files that are already there")
@@ -165,8 +168,10 @@ def main() -> int:
     try:
         for name in [*models, VAE]:
             target = arguments.into / f"{name}.safetensors"
-            file = WEIGHTS[name][arguments.origin]
-            if _is_present(target, file.filename, arguments.verify):
+            file = WEIGHTS[name][Origin(arguments.origin)]
+            if arguments.revision:
+                file = dataclasses.replace(file, revision=arguments.revision)
+            if _is_present(target, file.filename, arguments.verify, arguments.revision):
                 continue
             fetch_weights(
                 file,
@@ -187,10 +192,12 @@ def main() -> int:
     return 0
 
 
-def _is_present(target: Path, origin: str, checks: bool) -> bool:
+def _is_present(target: Path, origin: str, checks: bool, revision: str | None = None) -> bool:
     known = origin_of(target)
     if origin not in (known.get("filename"), known.get("url")):
         return False
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision) and known.get("revision") != revision:
+        return False  # another commit than the one asked for
     if checks:
         verify(target)
     logger.info("present file=%s%s", target.name, " verified" if checks else "")

@@ -67,49 +67,59 @@ def autoencode(ranks: Ranks, execution: Execution) -> dict[str, torch.Tensor]:
     }
 
 
-def run_rank(rank: int, world: int, folder: str) -> None:
-    """What each spawned process does; assertions fail the test through its exit status."""
-    torch.set_num_threads(1)
-    address = f"file://{folder}/rendezvous"
+def run_rank(rank: int, world: int, address: str, results: Path) -> None:
+    """One rank of one group: leaves its tensors in `results`; a failed assertion fails the test."""
     ranks = join(rank=rank, world=world, address=address, device=torch.device("cpu"))
-    with torch.inference_mode():
-        rows = torch.arange(22.0).view(11, 2)
-        assert torch.equal(gather_rows(shard_rows(rows, ranks), 11, ranks), rows)
-        qkv = torch.arange(11.0 * 3 * 4 * 2).view(11, 3, 4, 2)
-        heads = tokens_to_heads(shard_rows(qkv, ranks), 11, ranks)
-        mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
-        assert torch.equal(heads, qkv[:, :, mine])
-        tokens = heads_to_tokens(heads[:, 1].contiguous(), ranks)
-        assert torch.equal(tokens, shard_rows(qkv[:, 1], ranks))
-        with pytest.raises(ValueError, match=f"3 heads do not divide by {world} ranks"):
-            tokens_to_heads(torch.zeros(2, 3, 3, 2), 2, ranks)
-        for name in ("tiny-7b", "tiny-3b"):
-            torch.save(predict(name, ranks), f"{folder}/{name}-{rank}.pt")
-            torch.save(restore(name, ranks), f"{folder}/{name}-{rank}-restored.pt")
-        for way, execution in EXECUTIONS.items():
-            torch.save(autoencode(ranks, execution), f"{folder}/{way}-{rank}.pt")
-        with pytest.raises(ValueError, match=f"1 rows do not go round {world} ranks"):
-            bands(1, ranks)
+    rows = torch.arange(22.0).view(11, 2)
+    assert torch.equal(gather_rows(shard_rows(rows, ranks), 11, ranks), rows)
+    qkv = torch.arange(11.0 * 3 * 4 * 2).view(11, 3, 4, 2)
+    heads = tokens_to_heads(shard_rows(qkv, ranks), 11, ranks)
+    mine = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    assert torch.equal(heads, qkv[:, :, mine])
+    tokens = heads_to_tokens(heads[:, 1].contiguous(), ranks)
+    assert torch.equal(tokens, shard_rows(qkv[:, 1], ranks))
+    with pytest.raises(ValueError, match=f"3 heads do not divide by {world} ranks"):
+        tokens_to_heads(torch.zeros(2, 3, 3, 2), 2, ranks)
+    with pytest.raises(ValueError, match=f"1 rows do not go round {world} ranks"):
+        bands(1, ranks)
+    torch.save(everything(ranks), results / f"{world}-{rank}.pt")
     leave(ranks)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-@pytest.mark.filterwarnings("ignore")  # torch.multiprocessing on its way out
-def test_ranks_agree_with_one_process(world: int, tmp_path: Path) -> None:
-    mp.spawn(run_rank, args=(world, str(tmp_path)), nprocs=world)
+def run_process(process: int, folder: str) -> None:
+    """Four processes make one group of four, then two groups of two: a process joins more than once."""
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        run_rank(process, 4, f"file://{folder}/four", Path(folder))
+        pair = Path(folder) / f"pair{process // 2}"
+        pair.mkdir(exist_ok=True)
+        run_rank(process % 2, 2, f"file://{folder}/two{process // 2}", pair)
 
-    for way, execution in EXECUTIONS.items():
-        alone = autoencode(ALONE, execution)
-        for rank in range(world):
-            shared = torch.load(tmp_path / f"{way}-{rank}.pt", weights_only=True)
-            for name, tensor in alone.items():
-                error = ((shared[name] - tensor).abs().max() / tensor.abs().max()).item()
-                assert error < 1e-5, (way, rank, name)
+
+def everything(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """What must not depend on the ranks, by name."""
+    results = {}
     for name in ("tiny-7b", "tiny-3b"):
-        for suffix, alone in (("", predict(name, ALONE)), ("-restored", restore(name, ALONE))):
-            for rank in range(world):
-                shared = torch.load(tmp_path / f"{name}-{rank}{suffix}.pt", weights_only=True)
-                assert ((shared - alone).abs().max() / alone.abs().max()).item() < 1e-5
+        results[f"{name} batch"] = predict(name, ranks)
+        results[f"{name} restored"] = restore(name, ranks)
+    for way, execution in EXECUTIONS.items():
+        for name, tensor in autoencode(ranks, execution).items():
+            results[f"VAE {way} {name}"] = tensor
+    return results
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.multiprocessing on its way out
+def test_two_and_four_ranks_agree_with_one_process(tmp_path: Path) -> None:
+    mp.spawn(run_process, args=(str(tmp_path),), nprocs=4)
+
+    alone = everything(ALONE)
+    files = sorted(tmp_path.rglob("*-*.pt"))
+    assert len(files) == 8
+    for path in files:
+        shared = torch.load(path, weights_only=True)
+        for name, tensor in alone.items():
+            error = ((shared[name] - tensor).abs().max() / tensor.abs().max()).item()
+            assert error < 1e-5, (path.name, name)
 
 
 def test_one_rank_is_the_identity() -> None:
