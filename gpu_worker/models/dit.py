@@ -320,12 +320,13 @@ class WindowAttention(nn.Module):
         """
         of_video, of_text = self.streams[0], self.streams[-1]
         num_video, num_text = len(windows.video_rows_L), sum(length for _, length in windows.texts)
-        video_LSND = self._project(video_uC, of_video, num_video, windows.video_rotation, ranks)
-        text_LSND = self._project(text_uC, of_text, num_text, windows.text_rotation, ranks)
-        packed_LSND = video_LSND.new_empty((windows.segments.num_tokens, *video_LSND.shape[1:]))
-        packed_LSND.index_copy_(0, windows.video_rows_L, video_LSND)
-        packed_LSND.index_copy_(0, windows.text_rows_L, text_LSND[windows.text_source_L])
-        q_LND, k_LND, v_LND = packed_LSND.unbind(1)
+        video_qkv = self._project(video_uC, of_video, num_video, windows.video_rotation, ranks)
+        text_qkv = self._project(text_uC, of_text, num_text, windows.text_rotation, ranks)
+        packed_SLND = video_uC.new_empty((3, windows.segments.num_tokens, *video_qkv[0].shape[1:]))
+        for packed_LND, video_LND, text_LND in zip(packed_SLND, video_qkv, text_qkv, strict=True):
+            packed_LND.index_copy_(0, windows.video_rows_L, video_LND)
+            packed_LND.index_copy_(0, windows.text_rows_L, text_LND[windows.text_source_L])
+        q_LND, k_LND, v_LND = packed_SLND
         out_LND = attention(q_LND, k_LND, v_LND, windows.segments, backend)
         texts = out_LND[windows.text_rows_L].split_with_sizes([count * n for count, n in windows.texts])
         means = [
@@ -337,14 +338,15 @@ class WindowAttention(nn.Module):
 
     def _project(
         self, x_uC: Tensor, stream: str, num_tokens: int, rotation: Rotation | None, ranks: Ranks
-    ) -> Tensor:
-        """My tokens `[u, C]` -> normed, rotated q and k, plain v: all tokens, my heads, `[L, 3, n, D]`."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """My tokens `[u, C]` -> normed, rotated q and k, plain v: all tokens, my heads, `[L, n, D]` each."""
         qkv_uSND = torch.unflatten(self.proj_qkv[stream](x_uC), -1, (3, self.heads, -1))
-        qkv_LSND = tokens_to_heads(qkv_uSND, num_tokens, ranks)
-        for which, norm in enumerate((self.norm_q[stream], self.norm_k[stream])):
-            normed_LND = norm(qkv_LSND[:, which])
-            qkv_LSND[:, which] = normed_LND if rotation is None else rotate_(normed_LND, rotation)
-        return qkv_LSND
+        q_LND, k_LND, v_LND = tokens_to_heads(qkv_uSND, num_tokens, ranks).unbind(1)
+        q_LND, k_LND = self.norm_q[stream](q_LND), self.norm_k[stream](k_LND)
+        if rotation is not None:
+            rotate_(q_LND, rotation)
+            rotate_(k_LND, rotation)
+        return q_LND, k_LND, v_LND
 
 
 class RMSNorm(nn.Module):

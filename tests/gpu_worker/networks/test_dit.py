@@ -65,9 +65,7 @@ def test_every_kernel_gives_the_reference(backend: Backend, generator: torch.Gen
     except ValueError as error:
         pytest.skip(f"NOT TESTED HERE: {error}")
     segments = Segments.of([463, 463, 405, 58, 1], device)
-    # Strided, as the network passes them: q, k and v of a token lie next to each other.
-    packed = torch.randn(segments.num_tokens, 3, 4, 128, generator=generator).to(device, torch.bfloat16)
-    q, k, v = packed.unbind(1)
+    q, k, v = torch.randn(3, segments.num_tokens, 4, 128, generator=generator).to(device, torch.bfloat16)
 
     reference = attention(q.float(), k.float(), v.float(), segments, Backend.SDPA_EACH)
 

@@ -100,6 +100,25 @@ def test_clips_of_a_batch_do_not_see_each_other(vae: VideoVAE, execution: Execut
         assert relative_error(together[1][one], vae.decode(z[one])) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("widths", "doublings"), [((8, 8, 16, 16), 0), ((8, 8, 16, 16), 3), ((8, 16, 8), 1), ((8, 16, 8), 2)]
+)
+def test_fast_equals_plain_for_other_stages_too(widths: tuple[int, ...], doublings: int) -> None:
+    config = dataclasses.replace(TINY, block_out_channels=widths, temporal_scale_num=doublings)
+    vae = random_weights(lambda: VideoVAE(config), seed=1, dtype=torch.float32).prepare()
+    num_frames, side = 1 + 2 * config.time_factor, config.space_factor
+    x = torch.rand(1, 3, num_frames, 3 * side, 2 * side, generator=torch.Generator().manual_seed(1)) - 0.5
+    results = []
+    for execution in (PLAIN, Execution(frames_per_call=1, latents_per_slice=1)):
+        vae.execution = execution
+        results.append((vae.encode(x).mean, vae.decode(latents(3))))
+
+    assert results[0][0].shape[2:] == (3, 3, 2)
+    assert results[0][1].shape == x.shape
+    for plain, fast in zip(*results, strict=True):
+        assert relative_error(fast, plain) < 1e-5
+
+
 def test_later_frames_never_change_earlier_ones(vae: VideoVAE) -> None:
     vae.execution = Execution()
     z = latents(4)
