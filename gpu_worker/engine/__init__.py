@@ -1,1 +1,1 @@
-"""What a restoration is: presets, frames in and out, colour."""
+"""What a restoration is: video in, restored video out."""
