@@ -150,10 +150,11 @@ def mirror_end(num_frames: int) -> list[int]:
 def mirror_start(num_frames: int, count: int) -> list[int]:
     """The community's rule for `count` frames in front: backwards; what is missing is the last frame."""
     last = num_frames - 1
-    if count < num_frames:
-        front = list(range(count, 0, -1))
-    else:
-        front = [last] * (count - last) + list(range(last, 0, -1))
+    front = (
+        list(range(count, 0, -1))
+        if count < num_frames
+        else [last] * (count - last) + list(range(last, 0, -1))
+    )
     return front + list(range(num_frames))
 
 
