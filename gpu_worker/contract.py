@@ -126,7 +126,21 @@ def parse_error(text: str | None) -> tuple[ErrorCode, str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RestoreRequest:
+class Document:
+    """What a request, a progress report and a manifest have in common: their way into JSON and back."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the document as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """Reads a document; unknown, missing and wrongly typed fields are a `ContractError`."""
+        return cls(**_fields(cls, document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestoreRequest(Document):
     """One job's input.
 
     Sizes are in pixels of the upright picture with square pixels; URLs are presigned and short-lived.
@@ -170,18 +184,9 @@ class RestoreRequest:
         if self.source_sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.source_sha256):
             raise ContractError("source_sha256 is not 64 hexadecimal digits")
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the request as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a request; unknown, missing and wrongly typed fields are a `ContractError`."""
-        return cls(**_fields(cls, document))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class Progress(Document):
     """How far a job is.
 
     `sequence` grows by one with each report of an attempt: the site drops a report that is not newer than the
@@ -195,18 +200,9 @@ class Progress:
     num_frames: int | None = None
     version: int = VERSION
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the progress as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a progress report; raises `ContractError` for anything else."""
-        return cls(**_fields(cls, document))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class Manifest(Document):
     """What a finished job produced; uploaded after the result, so that its presence proves the result.
 
     `frame_rate` is an exact fraction such as `30000/1001`; `seconds_*` are wall-clock seconds of each stage.
@@ -230,15 +226,6 @@ class Manifest:
     gpu_name: str = ""
     num_audio_tracks_lost: int = 0
     version: int = VERSION
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the manifest as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a manifest; raises `ContractError` for anything else."""
-        return cls(**_fields(cls, document))
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
