@@ -16,7 +16,8 @@ from gpu_worker.benchmarks.flops import (
 )
 from gpu_worker.engine.presets import PRESETS
 from gpu_worker.models.dit import NaDiT
-from gpu_worker.models.vae import PLAIN, Execution, VAEConfig, VideoVAE
+from gpu_worker.models.vae import VAEConfig, VideoVAE
+from gpu_worker.models.vae_layers import PLAIN, Execution
 
 pytestmark = pytest.mark.torch
 

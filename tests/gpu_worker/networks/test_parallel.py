@@ -11,7 +11,8 @@ from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, samp
 from gpu_worker.engine.presets import PRESETS
 from gpu_worker.models.checkpoint import random_weights
 from gpu_worker.models.dit import NaDiT
-from gpu_worker.models.vae import PLAIN, Execution, VideoVAE
+from gpu_worker.models.vae import VideoVAE
+from gpu_worker.models.vae_layers import PLAIN, Execution
 from gpu_worker.parallel.halo import bands
 from gpu_worker.parallel.ranks import ALONE, Ranks, join, leave
 from gpu_worker.parallel.sequence import gather_rows, heads_to_tokens, shard_rows, tokens_to_heads

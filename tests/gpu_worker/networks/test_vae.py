@@ -11,7 +11,8 @@ from gpu_worker.kernels.conv import conv_in_strips
 from gpu_worker.kernels.norm import group_moments, normalise_groups
 from gpu_worker.models.checkpoint import load_weights, random_weights
 from gpu_worker.models.upsample import merge_upsampler
-from gpu_worker.models.vae import PLAIN, Execution, Stream, Upsampler, VAEConfig, VideoVAE
+from gpu_worker.models.vae import VAEConfig, VideoVAE
+from gpu_worker.models.vae_layers import PLAIN, Execution, Stream, Upsampler
 
 pytestmark = pytest.mark.torch
 
