@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
-from typing import TypedDict
+from typing import Final, TypedDict
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
@@ -21,6 +22,8 @@ from restorations.failures import explain
 from restorations.models import Restoration, Video
 
 logger = logging.getLogger(__name__)
+
+HINT_SECONDS: Final = 3.0
 
 
 class Hint(TypedDict):
@@ -66,8 +69,10 @@ def _hint(groups: list[str], hint: Hint) -> None:
 @async_to_sync
 async def _send(groups: list[str], hint: Hint) -> None:
     layer = get_channel_layer()
-    for group in groups:
-        await layer.group_send(group, hint)
+    # A hint is worth a moment, never a task that hangs on a silent server.
+    async with asyncio.timeout(HINT_SECONDS):
+        for group in groups:
+            await layer.group_send(group, hint)
 
 
 # --- Mail ---------------------------------------------------------------------------------------------------
