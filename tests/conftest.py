@@ -150,11 +150,15 @@ def erase_ledger() -> None:
     """Deletes all entries behind the back of the triggers; PostgreSQL is flushed by TRUNCATE and needs no help."""
     from django.db import connection
 
-    from billing.models import CreditEntry
+    from billing.models import CreditEntry, DebtEntry
 
     if connection.vendor != "sqlite":
         return
-    table = CreditEntry._meta.db_table
+    for model in (CreditEntry, DebtEntry):
+        _erase(connection, model._meta.db_table)
+
+
+def _erase(connection: Any, table: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s", [table]

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
 from billing.ledger import InsufficientCredits
+from billing.offers import PriceChanged
 from restorations import retention, submission, uploads
 from restorations.forms import RestorationForm, SingleUploadForm
 from restorations.models import Restoration, Video
@@ -108,6 +109,8 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
             restoration = submission.submit(video=video, user=request.user, **form.cleaned_data)
         except InsufficientCredits as exc:
             form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
+        except PriceChanged:
+            form.add_error(None, _("This price has changed. Please look at the new one before you start."))
         except submission.NotRestorable as exc:
             form.add_error(None, str(exc))
         else:
