@@ -61,7 +61,7 @@ def accept(
     mine = Offer.objects.for_workspace(workspace).filter(subject=subject)
     # A page that lost its quote's id is still bound by what it showed: the cheapest that has not expired.
     live = mine.filter(accepted_by="", expires_at__gt=timezone.now()).order_by("credits")
-    shown = mine.filter(pk=offer_id).first() or live.first()
+    shown = (mine.filter(pk=offer_id).first() if offer_id else None) or live.first()
     credits, table = credits_now, PriceTable.objects.get(version=prices_now.version)
     if shown and shown.credits < credits_now:
         if shown.expires_at <= timezone.now():

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FOREIGN_VARIABLES = (
     *("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "VAR_DIR", "SITE_URL", "ALLOWED_HOSTS"),
     *("RUNPOD_BASE_URL", "RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY", "RESTORATION_ENGINE", "EMAIL_HOST"),
+    *("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_API_BASE", "STRIPE_AUTOMATIC_TAX"),
 )
 #: The networks' tests import PyTorch, which only `make test` installs; their own lane fails without it.
 HAS_TORCH = importlib.util.find_spec("torch") is not None
