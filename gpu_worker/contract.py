@@ -101,8 +101,9 @@ class WorkerError(Exception):
 def parse_error(text: str | None) -> tuple[ErrorCode, str]:
     """Reads the error that RunPod reports for a FAILED job back into a code and a detail.
 
-    Accepts our own `<code>: <detail>`, the JSON text that the SDK posts when a handler raises, and
-    RunPod's own "executionTimeout exceeded"; anything else is `ENGINE_FAILED` with the text as detail.
+    Accepts our own `<code>: <detail>`, the JSON text that the SDK posts when a handler raises, RunPod's own
+    "executionTimeout exceeded" and "job timed out after 2 retries" (its workers were lost); anything else is
+    `ENGINE_FAILED` with the text as detail.
     """
     text = (text or "").strip()
     if text.startswith("{"):
@@ -115,6 +116,8 @@ def parse_error(text: str | None) -> tuple[ErrorCode, str]:
             text = message.strip()
     if "executiontimeout exceeded" in text.lower():
         return ErrorCode.EXECUTION_TIMEOUT, text
+    if re.match(r"job timed out after \d+ retries", text):
+        return ErrorCode.WORKER_LOST, text
     head, _, detail = text.partition(":")
     try:
         return ErrorCode(head.strip()), detail.strip()
@@ -123,7 +126,21 @@ def parse_error(text: str | None) -> tuple[ErrorCode, str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RestoreRequest:
+class Document:
+    """What a request, a progress report and a manifest have in common: their way into JSON and back."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the document as a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """Reads a document; unknown, missing and wrongly typed fields are a `ContractError`."""
+        return cls(**_fields(cls, document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RestoreRequest(Document):
     """One job's input.
 
     Sizes are in pixels of the upright picture with square pixels; URLs are presigned and short-lived.
@@ -167,18 +184,9 @@ class RestoreRequest:
         if self.source_sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.source_sha256):
             raise ContractError("source_sha256 is not 64 hexadecimal digits")
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the request as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a request; unknown, missing and wrongly typed fields are a `ContractError`."""
-        return cls(**_fields(cls, document))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class Progress(Document):
     """How far a job is.
 
     `sequence` grows by one with each report of an attempt: the site drops a report that is not newer than the
@@ -192,18 +200,9 @@ class Progress:
     num_frames: int | None = None
     version: int = VERSION
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the progress as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a progress report; raises `ContractError` for anything else."""
-        return cls(**_fields(cls, document))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class Manifest(Document):
     """What a finished job produced; uploaded after the result, so that its presence proves the result.
 
     `frame_rate` is an exact fraction such as `30000/1001`; `seconds_*` are wall-clock seconds of each stage.
@@ -227,15 +226,6 @@ class Manifest:
     gpu_name: str = ""
     num_audio_tracks_lost: int = 0
     version: int = VERSION
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the manifest as a JSON object."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a manifest; raises `ContractError` for anything else."""
-        return cls(**_fields(cls, document))
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -8,6 +8,7 @@ the same names.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -97,7 +98,8 @@ async def _steps(
         request,
         settings,
         report,
-        result,
+        result_bytes=result.stat().st_size,
+        result_sha256=await asyncio.to_thread(sha256_of, result),
         seconds_download=downloaded_at - started_at,
         seconds_restore=restored_at - downloaded_at,
     )
@@ -111,16 +113,17 @@ def _manifest(
     request: RestoreRequest,
     settings: WorkerSettings,
     report: EngineReport,
-    result: Path,
     *,
+    result_bytes: int,
+    result_sha256: str,
     seconds_download: float,
     seconds_restore: float,
 ) -> Manifest:
     return Manifest(
         attempt_id=request.attempt_id,
         engine=settings.engine,
-        result_bytes=result.stat().st_size,
-        result_sha256=sha256_of(result),
+        result_bytes=result_bytes,
+        result_sha256=result_sha256,
         width=report.width,
         height=report.height,
         num_frames=report.num_frames,

@@ -154,12 +154,13 @@ class _Download:
         with self._path.open("r+b") as file:
             file.seek(start)
             file.truncate()
-            async for chunk in reply.aiter_raw(_CHUNK_BYTES):
+            # As they come: httpx would lose what it gathers for larger chunks when the connection breaks.
+            async for chunk in reply.aiter_raw():
                 if file.tell() + len(chunk) > self._num_bytes:
                     raise WorkerError(
                         ErrorCode.SOURCE_CHANGED, f"it is longer than the request's {self._num_bytes} bytes"
                     )
-                await asyncio.to_thread(file.write, chunk)
+                file.write(chunk)
 
 
 def sha256_of(path: Path) -> str:

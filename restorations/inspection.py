@@ -126,6 +126,40 @@ def probe(file: Path) -> Facts:
 
 
 def _facts(container: InputContainer) -> Facts:
+    stream = _restorable_stream(container)
+    frame = _first_frame(container, stream)
+    rotation = round(frame.rotation) % 360
+    sar = stream.sample_aspect_ratio or Fraction(1)
+    width, height = _seen_size(frame.width, frame.height, sar, rotation)
+    audio = [_track(track) for track in container.streams.audio]
+    count, duration, is_variable = _timing(container, stream)
+    if duration > settings.MAX_DURATION_SECONDS:
+        raise Unrestorable(Rejection.TOO_LONG)
+    return Facts(
+        container=container.format.long_name[:60],
+        codec=stream.codec_context.name,
+        coded_width=frame.width,
+        coded_height=frame.height,
+        width=width,
+        height=height,
+        rotation=rotation,
+        sample_aspect_ratio=f"{sar.numerator}/{sar.denominator}",
+        frame_rate=_rate(stream, count, duration),
+        is_variable_frame_rate=is_variable,
+        num_frames=count,
+        duration_seconds=duration,
+        is_interlaced=bool(frame.interlaced_frame),
+        pixel_format=frame.format.name,
+        bit_depth=max(component.bits for component in frame.format.components),
+        color=_color(stream, frame),
+        audio_tracks=audio,
+        subtitle_tracks=[_track(track) for track in container.streams.subtitles],
+        is_playable=_is_playable(container, stream, frame.format.name, audio),
+    )
+
+
+def _restorable_stream(container: InputContainer) -> VideoStream:
+    """Returns the stream to restore, unless the file is of a kind that is none."""
     formats = set(container.format.name.split(","))
     if formats & _PLAYLISTS:
         raise Unrestorable(Rejection.PLAYLIST)
@@ -135,15 +169,11 @@ def _facts(container: InputContainer) -> Facts:
     _check_codec(stream)
     # Theora's picture may begin inside a block; without this flag FFmpeg leaves the hidden columns in.
     stream.codec_context.flags |= Flags.unaligned
-    frame = _first_frame(container, stream)
-    rotation = round(frame.rotation) % 360
-    sar = stream.sample_aspect_ratio or Fraction(1)
-    width, height = _seen_size(frame.width, frame.height, sar or Fraction(1), rotation)
-    audio = [_track(track) for track in container.streams.audio]
-    subtitles = [_track(track) for track in container.streams.subtitles]
-    count, duration, is_variable = _timing(container, stream)
-    if duration > settings.MAX_DURATION_SECONDS:
-        raise Unrestorable(Rejection.TOO_LONG)
+    return stream
+
+
+def _color(stream: VideoStream, frame: av.VideoFrame) -> dict[str, int]:
+    """Returns range, matrix, primaries and transfer by the numbers of ITU-T H.273."""
     color = {
         "range": int(frame.color_range),
         "matrix": int(frame.colorspace),
@@ -152,27 +182,7 @@ def _facts(container: InputContainer) -> Facts:
     }
     if color["transfer"] in _HDR_TRANSFERS:
         raise Unrestorable(Rejection.HDR)
-    return Facts(
-        container=container.format.long_name[:60],
-        codec=stream.codec_context.name,
-        coded_width=frame.width,
-        coded_height=frame.height,
-        width=width,
-        height=height,
-        rotation=rotation,
-        sample_aspect_ratio=f"{sar.numerator}/{sar.denominator}" if sar else "1/1",
-        frame_rate=_rate(stream, count, duration),
-        is_variable_frame_rate=is_variable,
-        num_frames=count,
-        duration_seconds=duration,
-        is_interlaced=bool(frame.interlaced_frame),
-        pixel_format=frame.format.name,
-        bit_depth=max(component.bits for component in frame.format.components),
-        color=color,
-        audio_tracks=audio,
-        subtitle_tracks=subtitles,
-        is_playable=_is_playable(container, stream, frame.format.name, audio),
-    )
+    return color
 
 
 def _picture(container: InputContainer) -> VideoStream:

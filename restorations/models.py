@@ -360,7 +360,7 @@ class RestorationEvent(models.Model):
 
     class Kind(models.TextChoices):
         CREATED = "created", _("Ordered")
-        SUBMITTED = "submitted", _("Sent to the GPUs")
+        SUBMITTED = "submitted", _("Sent to a machine")
         STARTED = "started", _("A machine took it")
         RETRIED = "retried", _("Tried again")
         SUCCEEDED = "succeeded", _("Done")

@@ -40,7 +40,8 @@ LANES: Final = (
         arguments=(_WITHOUT_NETWORKS, "-m", _QUICK, "-n", "2"),
         environment={"PYTHONDEVMODE": "1"},
     ),
-    Lane(name="services", arguments=(_WITHOUT_NETWORKS, "-m", "services")),
+    # A file's tests share the processes that its fixtures start.
+    Lane(name="services", arguments=(_WITHOUT_NETWORKS, "-m", "services", "-n", "2", "--dist", "loadfile")),
     Lane(
         name="postgres",
         arguments=(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -22,4 +21,4 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     # The parent may have died before the call above.
     if os.getppid() != parent_pid:
-        sys.exit(1)
+        os._exit(1)

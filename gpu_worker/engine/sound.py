@@ -71,12 +71,11 @@ class SoundTracks:
         self._source.close()
 
     def _add(self, stream: AudioStream) -> None:
-        name = stream.codec_context.name if stream.codec_context is not None else None
-        codec = "dts" if name == "dca" else name
-        if codec is None:
+        if stream.codec_context is None:
             self.num_lost += 1
             logger.warning("sound track %d is lost: no decoder for it", stream.index)
-        elif codec in _COPIED:
+        # A decoder's name can differ from its codec's: "mp3float" decodes MP3.
+        elif stream.codec_context.codec.canonical_name in _COPIED:
             self._tracks[stream.index] = CopiedTrack(stream, self._output, start_seconds=self._start_seconds)
         else:
             self._tracks[stream.index] = EncodedTrack(stream, self._output, start_seconds=self._start_seconds)
@@ -111,10 +110,12 @@ class CopiedTrack:
 
     def convert(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
         """Yields the packet itself, counted from the result's start."""
-        if packet.pts is not None:
-            packet.pts -= self._shift
-        if packet.dts is not None:
-            packet.dts -= self._shift
+        # AVI gives its packets one moment only; sound is decoded in the order in which it is heard.
+        decoded_at = packet.dts if packet.dts is not None else packet.pts
+        shown_at = packet.pts if packet.pts is not None else packet.dts
+        assert decoded_at is not None
+        assert shown_at is not None
+        packet.dts, packet.pts = decoded_at - self._shift, shown_at - self._shift
         packet.stream = self._stream
         yield packet
 

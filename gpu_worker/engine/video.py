@@ -35,6 +35,7 @@ _ENCODER: Final = {"preset": "veryfast", "crf": "17"}
 _UNSPECIFIED: Final = 2
 _BT709: Final = 1
 _BT601: Final = 6
+_LIMITED_RANGE: Final = 1
 _SD_HEIGHT: Final = 576
 _SD_WIDTH: Final = 1024
 
@@ -50,14 +51,15 @@ class Colors:
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Colors:
-        """Reads a frame's colors.
+        """Reads a frame's colors; RGB is written as BT.709 of limited range.
 
         A matrix that the file leaves open becomes the one that players assume for its size: they would assume
         another one for the larger result.
         """
         matrix = int(frame.colorspace)
+        color_range = int(frame.color_range)
         if frame.format.is_rgb:
-            matrix = _BT709
+            matrix, color_range = _BT709, _LIMITED_RANGE
         elif matrix == _UNSPECIFIED:
             is_sd = frame.height <= _SD_HEIGHT and frame.width <= _SD_WIDTH
             matrix = _BT601 if is_sd else _BT709
@@ -65,7 +67,7 @@ class Colors:
             primaries=int(frame.color_primaries),
             transfer=int(frame.color_trc),
             matrix=matrix,
-            color_range=int(frame.color_range),
+            color_range=color_range,
         )
 
 

@@ -32,6 +32,7 @@ class AdminFace:
             self._route("/admin/faults", "POST", self.add_fault),
             self._route("/admin/faults", "DELETE", self.clear_faults),
             self._route("/admin/clock", "POST", self.advance),
+            self._route("/admin/reset", "POST", self.reset),
             self._route("/admin/jobs", "GET", self.jobs),
             self._route("/admin/workers", "GET", self.workers),
             self._route("/admin/workers/{worker_id}/lose", "POST", self.lose_worker),
@@ -70,6 +71,11 @@ class AdminFace:
         self._queue.fleet.revive()
         self._queue.sweep()
         return JSONResponse({"now": self._queue.clock.now()})
+
+    async def reset(self, _request: Request) -> Response:
+        """Forgets jobs, workers, webhooks, faults and the clock's advance."""
+        self._queue.reset()
+        return Response(status_code=204)
 
     async def jobs(self, _request: Request) -> Response:
         """Lists the jobs with their deliveries, without inputs, outputs and addresses."""

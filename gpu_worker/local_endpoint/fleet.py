@@ -15,6 +15,7 @@ from gpu_worker.local_endpoint.options import EndpointOptions
 from gpu_worker.local_endpoint.store import Store
 
 _SILENT_INTERVALS: Final = 3
+_FORGET_SECONDS: Final = 3600.0
 
 
 class Fleet:
@@ -46,9 +47,9 @@ class Fleet:
     def revive(self) -> None:
         """Gives every worker a full interval to call again, after the endpoint itself was away."""
         for worker in self._store.workers():
-            worker.seen_at = self._clock.now()
-            worker.left_at = None
-            self._store.save_worker(worker)
+            if not worker.is_lost:
+                worker.seen_at, worker.left_at = self._clock.now(), None
+                self._store.save_worker(worker)
 
     def missing(self) -> list[tuple[Worker, str]]:
         """Returns the workers that are lost but not yet marked so, each with the reason."""
@@ -63,6 +64,13 @@ class Fleet:
             elif now >= worker.seen_at + silence:
                 lost.append((worker, f"it kept silent for {silence:g} s"))
         return lost
+
+    def forget_gone(self) -> None:
+        """Removes workers that were lost an hour ago: each start of a worker may bring a new id."""
+        long_ago = self._clock.now() - _FORGET_SECONDS
+        for worker in self._store.workers():
+            if worker.is_lost and worker.seen_at < long_ago:
+                self._store.forget_worker(worker.id)
 
     def mark_lost(self, worker_id: str) -> None:
         """Counts a worker as gone until it calls again."""

@@ -187,8 +187,24 @@ class Queue:
     def lose_result(self, job: Job, worker_id: str) -> None:
         """Ends a job whose result could not be read: COMPLETED, with nothing in it."""
         self.fleet.seen(worker_id)
-        if job.is_held_by(worker_id) and not self.faults.strike(FaultKind.RESULT_STUCK):
+        if job.is_held_by(worker_id):
             self._finish(job, Status.COMPLETED, output_json=None)
+
+    def lets_result_stick(self, job: Job, worker_id: str) -> bool:
+        """Drops a result and leaves the job IN_PROGRESS with nobody, when a fault says so."""
+        if not job.is_held_by(worker_id) or self.faults.strike(FaultKind.RESULT_STUCK) is None:
+            return False
+        job.worker_id = job.twin_worker_id = None
+        self.store.save_job(job)
+        self.fleet.finished(worker_id)
+        return True
+
+    def reset(self) -> None:
+        """Forgets everything, as if the endpoint had just been made."""
+        self.store.clear()
+        self.faults.clear()
+        self.clock.advanced_seconds = 0.0
+        self.announce()
 
     def ping(self, worker_id: str, job_ids: Collection[str], *, unhealthy_reason: str | None) -> None:
         """Compares what a worker says it runs with what it was given."""
@@ -226,6 +242,7 @@ class Queue:
                 self.store.erase_job(job.id)
         for worker, reason in self.fleet.missing():
             self.lose_worker(worker.id, reason)
+        self.fleet.forget_gone()
         self.store.erase_deliveries(now - self.clock.span(self.options.retention_seconds))
 
     def _sweep_running(self, job: Job, now: float) -> None:

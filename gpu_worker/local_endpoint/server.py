@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 _SWEEP_SECONDS = 0.1
 
 
+def _leave(_sign: int, _frame: object) -> None:
+    sys.exit(0)
+
+
 class LocalEndpoint:
     """One endpoint, served by uvicorn until it is told to stop."""
 
@@ -42,7 +48,7 @@ class LocalEndpoint:
         self._server: uvicorn.Server | None = None
 
     def serve(self, host: str, port: int) -> None:
-        """Serves until SIGTERM or SIGINT. Raises SystemExit when the port is taken."""
+        """Serves until SIGTERM or SIGINT. Raises SystemExit: 0 after a signal, 1 when the port is taken."""
         config = uvicorn.Config(
             self.app(),
             host=host,
@@ -57,6 +63,9 @@ class LocalEndpoint:
             timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
+        # uvicorn raises the signal again when it has stopped cleanly, which would look like a crash.
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, _leave)
         self._server.run()
 
     def app(self) -> Starlette:

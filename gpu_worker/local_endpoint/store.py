@@ -59,6 +59,11 @@ class Store:
         """Closes the file."""
         self._db.close()
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        for table in ("jobs", "workers", "deliveries", "chunks", "stops", "figures"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608
+
     # Jobs
 
     def add_job(self, job: Job) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ class WorkerFace:
         self._queue = queue
         self._cut = cut
         self._is_stopping = is_stopping
+        self._num_polls: Counter[str] = Counter()
 
     def routes(self) -> list[StarletteRoute]:
         """Returns the routes, each behind authorization and faults."""
@@ -98,6 +100,8 @@ class WorkerFace:
             return problem(400, "bad request: body: not JSON, or too large")
         if posted.get("status") == "IN_PROGRESS":
             self._queue.report_progress(job, worker_id, json.dumps(posted.get("output")))
+        elif self._queue.lets_result_stick(job, worker_id):
+            return problem(400, "injected fault")
         else:
             self._queue.complete(job, worker_id, posted)
         return JSONResponse({"id": job.id})
@@ -158,11 +162,11 @@ class WorkerFace:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._queue.options.poll_seconds
         gone = asyncio.ensure_future(until_disconnected(request))
+        self._num_polls[worker_id] += 1
         try:
             while not self._is_stopping():
                 if gone.done():
-                    logger.info("worker %s: dropped its poll", worker_id)
-                    self._queue.fleet.left(worker_id)
+                    self._note_dropped_poll(worker_id)
                     return []
                 if found := look():
                     return found
@@ -171,7 +175,14 @@ class WorkerFace:
                 await self._change_or_gone(gone, min(left, _LOOK_SECONDS))
             return []
         finally:
+            self._num_polls[worker_id] -= 1
             gone.cancel()
+
+    def _note_dropped_poll(self, worker_id: str) -> None:
+        # A worker that has another poll open has only changed its connection.
+        if self._num_polls[worker_id] == 1:
+            logger.info("worker %s: dropped its poll", worker_id)
+            self._queue.fleet.left(worker_id)
 
     async def _change_or_gone(self, gone: asyncio.Future[None], seconds: float) -> None:
         changed = asyncio.ensure_future(self._queue.wait_for_change(seconds))

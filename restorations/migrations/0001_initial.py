@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
             name='RestorationEvent',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('created', 'Ordered'), ('submitted', 'Sent to the GPUs'), ('started', 'A machine took it'), ('retried', 'Tried again'), ('succeeded', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('expired', 'Files deleted')], max_length=10, verbose_name='what')),
+                ('kind', models.CharField(choices=[('created', 'Ordered'), ('submitted', 'Sent to a machine'), ('started', 'A machine took it'), ('retried', 'Tried again'), ('succeeded', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('expired', 'Files deleted')], max_length=10, verbose_name='what')),
                 ('detail', models.CharField(blank=True, max_length=300, verbose_name='detail')),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False, verbose_name='time')),
                 ('actor', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),

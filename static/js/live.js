@@ -2,7 +2,7 @@
  * Keeps fragments up to date: by the page's socket, by polling while there is none.
  *
  * `data-live`  its next version is morphed in: open questions, focus and playing videos survive.
- * `data-poll`  has more to come; it refetches itself on the event `poll`.
+ * `data-poll`  has more to come; its value is the address that answers with the fragment.
  * `data-state` names the state; a change is announced with the sentence in `data-announcement`.
  * `data-keep`  is left alone by updates, `data-keep-open` keeps what the person opened.
  */
@@ -12,6 +12,8 @@
   const POLL_MS = 4000;
   let isSocketOpen = false;
   let lastPollAt = 0;
+  let pollTimer = null;
+  let numPushes = 0;
 
   const states = new Map();
 
@@ -32,7 +34,8 @@
     const sentences = changed.map((element) => element.dataset.announcement).filter(Boolean);
     announce([...new Set(sentences)].join(". "));
     const gaveBack = changed.some((element) => /^(failed|cancelled)/.test(element.dataset.state));
-    if (gaveBack) htmx.trigger(document.body, "credits-changed");
+    const badge = document.getElementById("credit-badge");
+    if (gaveBack && badge) refetch(badge, badge.href);
   }
 
   function morph(target, next) {
@@ -51,10 +54,38 @@
     afterChange(root);
   }
 
-  function pollNow() {
-    lastPollAt = Date.now();
-    for (const element of document.querySelectorAll("[data-poll]")) htmx.trigger(element, "poll");
+  /** Fetches an element anew. Not by htmx, which reports each request that leaving the page breaks off as an error. */
+  async function refetch({ id }, url) {
+    const numPushesBefore = numPushes;
+    let response;
+    let html;
+    try {
+      response = await fetch(url, { headers: { "HX-Request": "true" }, cache: "no-store" });
+      html = await response.text();
+    } catch {
+      return; // no connection: the next poll tries again
+    }
+    // Signed out in the meantime: the page itself asks to sign in.
+    if (response.redirected) window.location.reload();
+    if (!response.ok || response.redirected) return;
+    const next = new DOMParser().parseFromString(html, "text/html").getElementById(id);
+    const target = document.getElementById(id);
+    // What was pushed meanwhile is newer than this answer: a finished restoration must not fall back.
+    if (numPushes !== numPushesBefore && target?.dataset.poll !== undefined) pollSoon();
+    else if (next && target) morph(target, next);
   }
+
+  function pollSoon() {
+    pollTimer ??= setTimeout(pollNow, Math.max(0, lastPollAt + POLL_MS - Date.now()));
+  }
+
+  function pollNow() {
+    clearTimeout(pollTimer);
+    pollTimer = null;
+    lastPollAt = Date.now();
+    for (const element of document.querySelectorAll("[data-poll]")) refetch(element, element.dataset.poll);
+  }
+  document.addEventListener("upload-finished", pollNow);
 
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { target, xhr } = event.detail;
@@ -68,6 +99,7 @@
 
   document.addEventListener("htmx:wsBeforeMessage", (event) => {
     event.preventDefault();
+    numPushes += 1;
     const { body } = new DOMParser().parseFromString(event.detail.message, "text/html");
     let isAllHere = true;
     for (const next of [...body.children]) {
@@ -76,7 +108,7 @@
       else isAllHere = false;
     }
     // A row that this page does not show yet: fetch the list that it belongs into, not too often.
-    if (!isAllHere && Date.now() - lastPollAt > POLL_MS) pollNow();
+    if (!isAllHere) pollSoon();
   });
 
   document.addEventListener("htmx:wsOpen", () => {

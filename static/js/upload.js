@@ -255,7 +255,7 @@ Behaviours.add("[data-uploader]", (form) => {
       window.location.assign(body.video_url);
       return;
     }
-    htmx.trigger(document.body, "upload-finished");
+    document.dispatchEvent(new Event("upload-finished"));
   });
 
   uppy.on("upload-error", (file, error) => {

@@ -1,0 +1,1 @@
+"""Measurements, and the counts that they are compared with."""

@@ -1,0 +1,1 @@
+"""Operators with more than one implementation; each chooses its backend once, by rules that it states."""

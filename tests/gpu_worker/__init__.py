@@ -1,0 +1,1 @@
+"""Tests of the worker side: the local endpoint, the handler, the engines."""

@@ -1,0 +1,75 @@
+"""The benchmark runs on a CPU with the tiny models; on a GPU the full sizes run and leave their figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpu_worker.benchmarks.run import Bench, bench_attention, bench_stages, report
+from gpu_worker.engine.presets import PRESETS
+
+pytestmark = pytest.mark.torch
+
+
+def bench(model: str, device: str, **changes: object) -> Bench:
+    settings: dict[str, object] = {
+        "preset": PRESETS[model],
+        "width": 64,
+        "height": 48,
+        "num_frames": 5,
+        "device": torch.device(device),
+        "dtype": torch.float32,
+        "warmups": 0,
+        "repeats": 2,
+    }
+    return Bench(**settings | changes)
+
+
+def test_report_ends_with_one_json_line_per_case() -> None:
+    command = (
+        "stages --model tiny-3b --size 64x48 --frames 5 --device cpu --dtype float32 --warmups 0 --repeats 1"
+    )
+    run = subprocess.run(
+        [sys.executable, "-m", "gpu_worker.benchmarks.run", *command.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+
+    cases = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    assert [case["stage"] for case in cases] == ["encode", "decode", "denoise"]
+    assert all(case["seconds"] > 0 and case["frames"] == 5 for case in cases)
+    assert run.stdout.startswith("| stage |")
+
+
+@pytest.mark.parametrize("model", ["tiny-7b", "tiny-3b"])
+def test_backends_of_this_machine_are_compared(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = bench_attention(bench(model, "cpu"))
+
+    assert [case.variant for case in cases] == ["sdpa-grouped", "sdpa-each"]
+    assert "flash was asked for, but it needs CUDA" in capsys.readouterr().err
+
+
+def test_sizes_that_no_network_takes_are_refused() -> None:
+    with pytest.raises(ValueError, match="64x50"):
+        bench("tiny-7b", "cpu", height=50)
+    with pytest.raises(ValueError, match="4 frames"):
+        bench("tiny-7b", "cpu", num_frames=4)
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("model", ["seedvr2-7b", "seedvr2-3b"])
+def test_full_size_runs_720p_on_one_gpu(model: str) -> None:
+    full = bench(
+        model, "cuda", width=1280, height=720, num_frames=33, dtype=torch.bfloat16, warmups=1, repeats=3
+    )
+
+    cases = bench_stages(full, compiled=False)
+    sys.stdout.write(report(full, cases))
+
+    assert all(case.peak_gib is not None and case.peak_gib < 76 for case in cases)

@@ -1,0 +1,187 @@
+"""Whole jobs: client, local endpoint, the SDK's loop, our handler, the CPU engine, storage."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import av
+import pytest
+
+from gpu_worker.contract import Engine, ErrorCode, Manifest, Progress, Stage, parse_error
+from tests import samples
+from tests.gpu_worker.http_servers import Storage
+from tests.gpu_worker.processes import REPOSITORY, EndpointProcess, WorkerProcess, is_running, until
+
+pytestmark = pytest.mark.services
+
+Start = Callable[..., WorkerProcess]
+
+
+def request(storage: Storage, sample: str, **changes: Any) -> dict[str, Any]:
+    """Returns a job's input for a sample that is put into storage."""
+    content = samples.path(sample).read_bytes()
+    storage.objects["source"] = content
+    document = {
+        "attempt_id": "attempt-1",
+        "source_url": storage.url("source"),
+        "source_bytes": len(content),
+        "result_url": storage.url("result.mp4"),
+        "manifest_url": storage.url("manifest.json"),
+        "model": "seedvr2-7b",
+        "res_w": 320,
+        "res_h": 180,
+        "sp_size": 1,
+        "seed": 7,
+        "num_frames": 50,
+    }
+    return {**document, **changes}
+
+
+def until_restoring(endpoint: EndpointProcess, job_id: str) -> None:
+    """Waits until the job's engine has done a frame."""
+    until(lambda: (endpoint.status(job_id).get("output") or {}).get("num_frames_done", 0) > 0, seconds=20)
+
+
+def test_a_video_is_restored(own_endpoint: EndpointProcess, start_worker: Start, storage: Storage) -> None:
+    worker = start_worker(own_endpoint)
+    job_id = own_endpoint.run(request(storage, "bigbuckbunny.mp4", res_w=1280, res_h=720, num_frames=132))
+    seen: list[Progress] = []
+    while (document := own_endpoint.status(job_id))["status"] in ("IN_QUEUE", "IN_PROGRESS"):
+        if "output" in document:
+            seen.append(Progress.from_json(document["output"]))
+        time.sleep(0.02)
+    assert document["status"] == "COMPLETED", document
+
+    manifest = Manifest.from_json(document["output"])
+    assert json.loads(storage.objects["manifest.json"]) == manifest.to_json()
+    assert storage.content_types == {"result.mp4": "video/mp4", "manifest.json": "application/json"}
+    assert [put[1] for put in storage.requests if put[0] == "PUT"] == ["result.mp4", "manifest.json"]
+    assert (manifest.engine, manifest.gpus, manifest.seed) == (Engine.CPU, 0, 7)
+    assert manifest.result_bytes == len(storage.objects["result.mp4"])
+    with av.open(io.BytesIO(storage.objects["result.mp4"])) as result:
+        assert sum(1 for _ in result.decode(video=0)) == manifest.num_frames == 132
+
+    assert [progress.sequence for progress in seen] == sorted(progress.sequence for progress in seen)
+    assert {progress.stage for progress in seen} >= {Stage.DOWNLOADING, Stage.RESTORING}
+    assert max(progress.num_frames_done for progress in seen) <= 132
+    assert {progress.num_frames for progress in seen} == {132}
+    assert list(worker.scratch.glob("worker-*/job-*")) == []
+    assert "topsecret" not in worker.log.read_text() + own_endpoint.log.read_text()
+
+
+def test_a_cancel_kills_the_engine_and_the_next_job_runs(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint)
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=1280, res_h=720))
+    until_restoring(own_endpoint, job_id)
+    (engine,) = worker.children()
+    own_endpoint.http.post(f"/v2/local/cancel/{job_id}")
+    until(lambda: not is_running(engine), seconds=5, what="the engine is gone")
+    until(
+        lambda: not list(worker.scratch.glob("worker-*/job-*")), seconds=5, what="the scratch space is empty"
+    )
+    next_job = own_endpoint.run(request(storage, "pal_25.mp4"))
+    assert own_endpoint.until_status(next_job)["status"] == "COMPLETED"
+    assert own_endpoint.status(job_id)["status"] == "CANCELLED"
+    assert [put[1] for put in storage.requests if put[0] == "PUT"] == ["result.mp4", "manifest.json"]
+
+
+def test_a_killed_workers_job_is_finished_by_the_next(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    first = start_worker(own_endpoint, "first")
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=640, res_h=360))
+    until_restoring(own_endpoint, job_id)
+    (engine,) = first.children()
+    first.kill()
+    until(lambda: not is_running(engine), seconds=5, what="the engine died with its worker")
+    assert list(first.scratch.glob("worker-*/job-*"))
+    second = start_worker(own_endpoint, "second")
+    document = own_endpoint.until_status(job_id, seconds=60)
+    assert (document["status"], document["workerId"]) == ("COMPLETED", "second")
+    assert len(list(second.scratch.glob("worker-*"))) == 1, "the killed worker's files are removed"
+    assert own_endpoint.http.get("/v2/local/health").json()["jobs"]["retried"] == 1
+
+
+def test_a_job_survives_a_restart_of_the_endpoint(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    start_worker(own_endpoint)
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=640, res_h=360))
+    until_restoring(own_endpoint, job_id)
+    own_endpoint.stop(signal.SIGKILL)
+    own_endpoint.start()
+    document = own_endpoint.until_status(job_id, seconds=60)
+    assert document["status"] == "COMPLETED", document
+    assert own_endpoint.http.get("/v2/local/health").json()["jobs"]["retried"] == 0
+
+
+def test_a_result_posted_while_the_endpoint_is_away_is_made_again(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    start_worker(own_endpoint)
+    storage.release_uploads.clear()
+    job_id = own_endpoint.run(request(storage, "pal_25.mp4"))
+    until(lambda: any(put[0] == "PUT" for put in storage.requests), seconds=20, what="the upload began")
+    own_endpoint.stop(signal.SIGKILL)
+    storage.release_uploads.set()
+    until(lambda: "manifest.json" in storage.objects, seconds=10, what="the manifest is there")
+    own_endpoint.start()
+    assert own_endpoint.until_status(job_id, seconds=40)["status"] == "COMPLETED"
+
+
+def test_a_worker_told_to_end_finishes_its_job(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint)
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4"))
+    until_restoring(own_endpoint, job_id)
+    assert worker.terminate() == 0
+    assert own_endpoint.status(job_id)["status"] == "COMPLETED"
+    assert list(worker.scratch.glob("worker-*")) == []
+
+
+def test_failures_name_their_code(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    start_worker(own_endpoint)
+    good = request(storage, "pal_25.mp4")
+    cases: list[tuple[dict[str, Any], ErrorCode]] = [
+        ({**good, "surprise": 1}, ErrorCode.INVALID_REQUEST),
+        ({**good, "res_w": 321}, ErrorCode.INVALID_REQUEST),
+        ({**good, "source_url": storage.url("missing")}, ErrorCode.SOURCE_UNREACHABLE),
+        ({**good, "source_bytes": 10}, ErrorCode.SOURCE_CHANGED),
+        ({**good, "source_sha256": "0" * 64}, ErrorCode.SOURCE_CHANGED),
+        ({**good, "source_bytes": 2**40}, ErrorCode.SOURCE_TOO_LARGE),
+        ({**good, "result_url": "http://127.0.0.1:1/result?X-Signature=topsecret"}, ErrorCode.UPLOAD_FAILED),
+    ]
+    jobs = [(own_endpoint.run(document), code) for document, code in cases]
+    for job_id, code in jobs:
+        document = own_endpoint.until_status(job_id)
+        assert document["status"] == "FAILED"
+        assert parse_error(document["error"])[0] is code, document
+        assert "topsecret" not in document["error"]
+    text = own_endpoint.until_status(own_endpoint.run(request(storage, "text.mp4")))
+    assert parse_error(text["error"])[0] is ErrorCode.SOURCE_UNREADABLE
+    assert "manifest.json" not in storage.objects
+
+
+def test_a_setting_that_cannot_be_used_is_a_clear_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gpu_worker"],
+        env={"WORKER_ENGINE": "quantum", "PATH": "/usr/bin"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "WORKER_ENGINE is 'quantum'; accepted here are cpu" in done.stderr

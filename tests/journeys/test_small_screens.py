@@ -1,0 +1,45 @@
+"""Every page at 360 pixels: nothing is wider than the screen, everything can be reached by touch."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests import samples
+from tests.journeys.conftest import Person
+from tests.services.product import Product
+from tests.services.smtp import Mailbox
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
+OPEN_TO_ALL = ("/", "/accounts/login/", "/accounts/signup/", "/accounts/password/reset/", "/nothing/")
+#: WCAG 2.2, 2.5.8: links inside sentences are exempt; an input inside its label is as large as that.
+SMALL_TARGETS = """() => [...document.querySelectorAll("button, summary, input:not([type=hidden]), a.button")]
+    .filter(e => e.checkVisibility() && !e.closest("p"))
+    .map(e => [e.outerHTML.slice(0, 80), (e.closest("label") ?? e).getBoundingClientRect()])
+    .filter(([_, box]) => box.width > 1 && (box.width < 24 || box.height < 24)).map(([html]) => html)"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(browser: Browser, site: Product, mails: Mailbox, theme: str) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=theme, has_touch=True)
+    person = Person(context, site, mails)
+    for path in OPEN_TO_ALL:
+        person.go(path)
+        check(person, path)
+    home = person.sign_up()
+    person.upload(samples.path("pal_25.mp4"))
+    check(person, "video")
+    person.restore("720p")
+    check(person, "live")
+    person.wait_for_status("succeeded")
+    check(person, "done")
+    for path in (home, f"{home}restorations/", f"{home}credits/", "/settings/"):
+        person.go(path)
+        check(person, path)
+    context.close()
+
+
+def check(person: Person, what: str) -> None:
+    person.page.wait_for_load_state()
+    assert person.page.evaluate("document.documentElement.scrollWidth") <= 360, what
+    assert person.page.evaluate(SMALL_TARGETS) == [], what
