@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from django.db import connection, connections
+from django.db import connection
 
 from billing import ledger
 from restorations import submission
@@ -23,28 +20,8 @@ COVERED = 10
 THREADS = 20
 
 
-@contextmanager
-def shared_by_threads(folder: Path) -> Iterator[None]:
-    """Has new connections share the database as processes do.
-
-    SQLite's test database lives in memory, where connections lock whole tables without waiting: threads get a copy
-    in a file, with the settings of the product.
-    """
-    if connection.vendor != "sqlite":
-        yield
-        return
-    settings = connections.settings["default"]
-    memory, settings["NAME"] = settings["NAME"], str(folder / "copy.sqlite3")
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM INTO %s", [settings["NAME"]])
-    try:
-        yield
-    finally:
-        settings["NAME"] = memory
-
-
 @pytest.mark.django_db(transaction=True)
-def test_exactly_as_many_orders_go_through_as_are_covered(tmp_path: Path) -> None:
+def test_exactly_as_many_orders_go_through_as_are_covered() -> None:
     videos = [VideoFactory()]
     workspace, user = videos[0].workspace, UserFactory()
     # Several videos, so that their row locks do not make the orders queue before they reach the ledger.
@@ -73,7 +50,7 @@ def test_exactly_as_many_orders_go_through_as_are_covered(tmp_path: Path) -> Non
         finally:
             connection.close()
 
-    with shared_by_threads(tmp_path), ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         answers = Counter(answer for part in pool.map(orders, range(THREADS)) for answer in part)
         [left] = pool.map(books, [0])
     assert answers == {"through": COVERED, "refused": ORDERS - COVERED}
