@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
-from django.http import HttpRequest
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
+from restorations import margins
 from restorations.models import Attempt, Restoration, RestorationEvent, Video
 
 
@@ -60,6 +64,7 @@ class RestorationAdmin(ReadOnlyAdmin):
         "status",
         "preset",
         "price_credits",
+        "margin",
         "error_code",
         "created_at",
     )
@@ -68,6 +73,21 @@ class RestorationAdmin(ReadOnlyAdmin):
     search_fields = ("id", "created_by__email", "attempts__runpod_id", "video__file_name", "workspace__slug")
     date_hierarchy = "created_at"
     inlines = (AttemptInline, EventInline)
+    change_list_template = "billing/admin/margins.html"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return margins.with_costs(super().get_queryset(request))
+
+    @admin.display(description=_("margin"))
+    def margin(self, restoration: Any) -> str:
+        percent = margins.margin_of(restoration).percent
+        return "" if percent is None else f"{percent} %"
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        recent = Restoration.objects.filter(finished_at__gte=timezone.now() - timedelta(days=30))
+        return super().changelist_view(request, {"margins": margins.by_day_and_preset(recent)})
 
 
 @admin.register(Video)

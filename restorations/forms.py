@@ -26,6 +26,8 @@ class RestorationForm(forms.Form):
         help_text=_("The same seed gives the same result again. Leave it empty for a random one."),
     )
 
+    offer_id = forms.UUIDField(required=False, widget=forms.HiddenInput)
+
     def __init__(self, *args: Any, video: Video, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["preset"].initial = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -18,19 +18,18 @@ from django.utils import timezone
 
 from accounts.models import User
 from billing import ledger
+from billing.price_tables import gpu_microdollars_a_second
 from billing.pricing import undelivered_credits
 from gpu_worker.contract import ContractError, ErrorCode, Manifest, Progress
 from restorations import notifications, objects
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Attempt, Restoration, RestorationEvent
+from restorations.quotes import price_of_result
 
 logger = logging.getLogger(__name__)
 
 Status = Restoration.Status
 Kind = RestorationEvent.Kind
-
-#: What goes down to a worker that was paid by the second: list prices of November 2026, in millionths of a dollar.
-H100_MICRODOLLARS_A_SECOND: Final = 1160
 
 
 # --- Restorations -------------------------------------------------------------------------------------------
@@ -294,9 +293,12 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
         return False
     restoration = attempt.restoration
     now = timezone.now()
+    # The order was priced by what inspection counted; what was not there to be restored is given back.
+    cheaper = restoration.price_credits - price_of_result(restoration, num_frames=manifest.num_frames)
     won = _move(
         restoration,
         Status.SUCCEEDED,
+        refunded_credits=cheaper,
         finished_at=now,
         started_at=restoration.started_at or attempt.started_at or attempt.submitted_at or now,
         engine=manifest.engine.value,
@@ -308,6 +310,7 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
         expires_at=now + timedelta(hours=restoration.workspace.retention_hours),
     )
     if won:
+        _refund(restoration, cheaper, note=f"{manifest.num_frames} frames were restored")
         _record(restoration, Kind.SUCCEEDED)
         _stop_attempts(restoration, but=attempt)
         ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
@@ -359,4 +362,6 @@ def _cost(attempt: Attempt) -> dict[str, Any]:
     """Returns the cost of the machine's time in millionths of a dollar; the CPU engine costs nothing."""
     if attempt.execution_ms is None or settings.RESTORATION_ENGINE == "cpu":
         return {}
-    return {"cost_microdollars": attempt.execution_ms * attempt.gpus * H100_MICRODOLLARS_A_SECOND // 1000}
+    return {
+        "cost_microdollars": attempt.execution_ms * attempt.gpus * gpu_microdollars_a_second("H100") // 1000
+    }

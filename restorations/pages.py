@@ -9,7 +9,7 @@ from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.forms import RestorationForm
 from restorations.models import Restoration, Video
-from restorations.quotes import quote
+from restorations.quotes import binding_quotes
 from restorations.rejections import Rejection
 
 
@@ -17,7 +17,7 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
     """Returns what a video's page shows: its facts and what each resolution costs."""
     form = form or RestorationForm(video=video)
     is_ready = video.status == Video.Status.READY
-    quotes = [quote(video, preset) for preset in Restoration.Preset.values] if is_ready else []
+    quotes = binding_quotes(video) if is_ready else []
     return {
         "video": video,
         "form": form,

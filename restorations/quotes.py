@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 from django.conf import settings
 
-from billing.pricing import restoration_credits
-from gpu_worker.contract import Engine
+from billing import offers, price_tables
+from billing.pricing import Prices, restoration_credits
+from gpu_worker.contract import Engine, Model
 from restorations.models import Restoration, Video
 from restorations.presets import OutputSize, output_size
 
@@ -22,6 +24,8 @@ class Quote:
     num_frames: int
     credits: int
     expected_seconds: int
+    #: The stored offer that makes the price binding; None until it was made.
+    offer_id: UUID | None = None
 
     @property
     def price_cents(self) -> int:
@@ -46,8 +50,8 @@ _SPEED: Final = {
 }
 
 
-def quote(video: Video, preset: str) -> Quote:
-    """Returns the quote for one inspected video and one preset."""
+def quote(video: Video, preset: str, *, prices: Prices | None = None) -> Quote:
+    """Returns the quote for one inspected video and one preset, by the price table in force or a given one."""
     size = output_size(preset, width=video.width, height=video.height)
     megapixels_a_second, seconds_before = _SPEED[Engine(settings.RESTORATION_ENGINE), size.sp_size]
     megapixels = size.width * size.height * video.num_frames / 1e6
@@ -55,17 +59,61 @@ def quote(video: Video, preset: str) -> Quote:
         preset=preset,
         size=size,
         num_frames=video.num_frames,
-        credits=restoration_credits(width=size.width, height=size.height, num_frames=video.num_frames),
+        credits=_price(prices or price_tables.current(), size, video.num_frames),
         expected_seconds=round(seconds_before + megapixels / megapixels_a_second) + 1,
     )
+
+
+def _price(prices: Prices, size: OutputSize, num_frames: int) -> int:
+    return restoration_credits(
+        prices,
+        width=size.width,
+        height=size.height,
+        num_frames=num_frames,
+        model=Model.SEEDVR2_7B.value,
+        gpus=size.sp_size,
+    )
+
+
+def subject(video: Video, preset: str) -> str:
+    """Names what an offer is for."""
+    return f"video:{video.pk}:{preset}"
+
+
+def binding_quotes(video: Video) -> list[Quote]:
+    """Returns a quote for each preset, stored so that its price holds for 15 minutes."""
+    prices = price_tables.current()
+    quotes = [quote(video, preset, prices=prices) for preset in Restoration.Preset.values]
+    return [replace(offer, offer_id=_store(video, offer, prices)) for offer in quotes]
+
+
+def _store(video: Video, offer: Quote, prices: Prices) -> UUID:
+    stored = offers.make(
+        workspace=video.workspace,
+        subject=subject(video, offer.preset),
+        credits=offer.credits,
+        prices=prices,
+    )
+    return stored.pk
+
+
+def price_of_result(restoration: Restoration, *, num_frames: int) -> int:
+    """Returns what a delivered result costs: its frames by the order's own price table, never above the order."""
+    version = offers.version_accepted_by(restoration.reference)
+    if version is None or num_frames <= 0:
+        return restoration.price_credits
+    size = OutputSize(width=restoration.res_w, height=restoration.res_h, sp_size=restoration.sp_size)
+    price = _price(price_tables.version(version), size, num_frames)
+    return min(price, restoration.price_credits)
 
 
 def price_examples() -> list[dict[str, object]]:
     """Returns what one minute of widescreen video at 25 frames per second costs at each preset."""
     examples: list[dict[str, object]] = []
+    prices = price_tables.current()
     for preset in Restoration.Preset:
         size = output_size(preset, width=1920, height=1080)
-        price = restoration_credits(width=size.width, height=size.height, num_frames=60 * 25)
+        price = _price(prices, size, 60 * 25)
         examples.append(
             {"preset": preset.value, "label": preset.label, "credits": price, "price_cents": price}
         )

@@ -11,6 +11,7 @@ admin.site.site_title = admin.site.site_header
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("pricing/", views.pricing, name="pricing"),
     path("healthz", views.health, name="health"),
     path("", include("accounts.urls")),
     path("", include("restorations.urls")),

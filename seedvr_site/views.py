@@ -25,6 +25,13 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @login_not_required
+def pricing(request: HttpRequest) -> HttpResponse:
+    """Shows the price table in force as examples that people understand."""
+    return render(request, "billing/pricing.html", {"price_examples": price_examples()})
+
+
+@require_safe
+@login_not_required
 def health(request: HttpRequest) -> HttpResponse:
     """Answers load balancers and the supervisor: the process serves requests."""
     return HttpResponse("ok", content_type="text/plain")

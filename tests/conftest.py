@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FOREIGN_VARIABLES = (
     *("DJANGO_SETTINGS_MODULE", "DATABASE_URL", "REDIS_URL", "VAR_DIR", "SITE_URL", "ALLOWED_HOSTS"),
     *("RUNPOD_BASE_URL", "RUNPOD_ENDPOINT_ID", "RUNPOD_API_KEY", "RESTORATION_ENGINE", "EMAIL_HOST"),
+    *("STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_API_BASE", "STRIPE_AUTOMATIC_TAX"),
 )
 #: The networks' tests import PyTorch, which only `make test` installs; their own lane fails without it.
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -150,11 +151,15 @@ def erase_ledger() -> None:
     """Deletes all entries behind the back of the triggers; PostgreSQL is flushed by TRUNCATE and needs no help."""
     from django.db import connection
 
-    from billing.models import CreditEntry
+    from billing.models import CreditEntry, DebtEntry
 
     if connection.vendor != "sqlite":
         return
-    table = CreditEntry._meta.db_table
+    for model in (CreditEntry, DebtEntry):
+        _erase(connection, model._meta.db_table)
+
+
+def _erase(connection: Any, table: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = %s", [table]

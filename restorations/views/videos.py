@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
-from billing.ledger import InsufficientCredits
+from billing.ledger import InsufficientCredits, balance
+from billing.offers import PriceChanged
 from restorations import retention, submission, uploads
 from restorations.forms import RestorationForm, SingleUploadForm
 from restorations.models import Restoration, Video
@@ -84,7 +87,9 @@ def video_detail(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Shows a video, what is in it, and the form that restores it."""
     video = _video(request, video_id)
     runs = video.restorations.select_related("video", "workspace").order_by("-created_at")
-    context = video_context(video) | {"restorations": runs[:20]}
+    # Who comes back from buying credits finds the form as it was.
+    form = RestorationForm(request.GET, video=video) if "preset" in request.GET else None
+    context = video_context(video, form) | {"restorations": runs[:20]}
     return render_fragment(request, "restorations/video_detail.html", "video", context)
 
 
@@ -108,16 +113,30 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
             restoration = submission.submit(video=video, user=request.user, **form.cleaned_data)
         except InsufficientCredits as exc:
             form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
+        except PriceChanged:
+            form.add_error(None, _("This price has changed. Please look at the new one before you start."))
         except submission.NotRestorable as exc:
             form.add_error(None, str(exc))
         else:
-            return _go_to(request, restoration)
+            return _go_to(request, restoration.get_absolute_url())
     context = video_context(video, form) | {"restorations": []}
     return render_fragment(request, "restorations/video_detail.html", "quote", context, status=422)
 
 
-def _go_to(request: WorkspaceRequest, restoration: Restoration) -> HttpResponse:
-    page = restoration.get_absolute_url()
+@require_POST
+@workspace_editor
+def video_buy(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Goes to buy what is missing, with the way back to the form as it is now."""
+    video = _video(request, video_id)
+    form = RestorationForm(request.POST, video=video)
+    kept = {name: request.POST[name] for name in ("preset", "seed") if request.POST.get(name)}
+    offer = video_context(video, form)["quote"]
+    missing = max(0, offer.credits - balance(request.workspace)) if offer else 0
+    way = urlencode({"missing": missing, "next": f"{video.get_absolute_url()}?{urlencode(kept)}"})
+    return _go_to(request, f"{reverse('credit-buy', args=[request.workspace.slug])}?{way}")
+
+
+def _go_to(request: WorkspaceRequest, page: str) -> HttpResponse:
     if request.htmx:
         return HttpResponse(headers={"HX-Redirect": page})
     return redirect(page)

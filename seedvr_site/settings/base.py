@@ -183,6 +183,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "schedule": 15.0,
         "options": {"expires": 15.0},
     },
+    "billing": {
+        "task": "billing.tasks.sweep_billing",
+        "schedule": 30.0,
+        "options": {"expires": 30.0},
+    },
     "retention": {
         "task": "restorations.tasks.enforce_retention",
         "schedule": 300.0,
@@ -263,6 +268,17 @@ DEFAULT_RETENTION_HOURS = env.integer("DEFAULT_RETENTION_HOURS", 7 * 24, low=1, 
 
 #: What a new personal workspace gets. One credit is sold for one cent.
 STARTER_CREDITS = env.integer("STARTER_CREDITS", 300)
+#: Without these two nothing can be bought, and everything else works.
+STRIPE_SECRET_KEY = env.text("STRIPE_SECRET_KEY", "")
+STRIPE_WEBHOOK_SECRET = env.text("STRIPE_WEBHOOK_SECRET", "")
+STRIPE_API_BASE = env.text("STRIPE_API_BASE", "https://api.stripe.com").rstrip("/")
+STRIPE_AUTOMATIC_TAX = env.flag("STRIPE_AUTOMATIC_TAX", False)
+#: Where the forms that buy may lead to: browsers hold redirects after a form against `form-action` too.
+STRIPE_PAGES = (
+    ["https://checkout.stripe.com", "https://billing.stripe.com"]
+    if STRIPE_API_BASE == "https://api.stripe.com"
+    else [STRIPE_API_BASE]
+)
 
 # --- Languages and time -------------------------------------------------------------------------------------
 
@@ -281,7 +297,7 @@ CONTENT_SECURITY_POLICY = {
         "media-src": ["'self'", "blob:"],
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
-        "form-action": ["'self'"],
+        "form-action": ["'self'", *STRIPE_PAGES],
         "frame-ancestors": ["'none'"],
     },
 }
@@ -301,6 +317,6 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO")},
-    # httpx logs each URL at INFO: a poller's noise, and signed URLs do not belong into logs.
-    "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
+    # httpx logs each URL at INFO: a poller's noise, and signed URLs do not belong into logs. stripe is as chatty.
+    "loggers": {name: {"level": "WARNING"} for name in ("httpx", "httpcore", "stripe")},
 }

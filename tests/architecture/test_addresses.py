@@ -16,6 +16,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from accounts.models import User, Workspace
+from billing import purchases
+from billing.models import CreditPack
 from tests.factories import RestorationFactory, UploadFactory, VideoFactory
 
 
@@ -39,10 +41,17 @@ class Door:
 
 DOORS = {
     "home": Door(Audience.PUBLIC),
+    "pricing": Door(Audience.PUBLIC),
     "health": Door(Audience.PUBLIC),
     "preferences": Door(Audience.PERSON),
     "workspace-home": Door(Audience.READ),
     "credit-statement": Door(Audience.READ),
+    "credit-statement-csv": Door(Audience.READ),
+    "credit-buy": Door(Audience.READ),
+    "credit-checkout": Door(Audience.WRITE, "POST"),
+    "credit-portal": Door(Audience.WRITE, "POST"),
+    "purchase-detail": Door(Audience.READ),
+    "top-up-update": Door(Audience.WRITE, "POST"),
     "upload-create": Door(Audience.WRITE, "POST"),
     "upload-abort": Door(Audience.WRITE, "DELETE"),
     "upload-parts": Door(Audience.WRITE),
@@ -52,6 +61,7 @@ DOORS = {
     "video-detail": Door(Audience.READ),
     "video-quote": Door(Audience.READ),
     "video-restore": Door(Audience.WRITE, "POST"),
+    "video-buy": Door(Audience.WRITE, "POST"),
     "video-delete": Door(Audience.WRITE, "POST"),
     "restoration-list": Door(Audience.READ),
     "restoration-detail": Door(Audience.READ),
@@ -59,6 +69,7 @@ DOORS = {
     "restoration-delete": Door(Audience.WRITE, "POST"),
     "restoration-download": Door(Audience.READ),
     "runpod-webhook": Door(Audience.HOOK, "POST"),
+    "stripe-webhook": Door(Audience.HOOK, "POST"),
 }
 #: Addresses of packages, which guard themselves; the admin is for staff.
 OF_PACKAGES = ("account_", "socialaccount_", "mfa_", "admin:")
@@ -94,6 +105,8 @@ class Places:
         self.video = VideoFactory(workspace=workspace)
         self.restoration = RestorationFactory(video=self.video)
         self.upload = UploadFactory(workspace=workspace)
+        pack = CreditPack.objects.earliest("price_cents")
+        self.purchase = purchases.new_purchase(workspace=workspace, pack=pack)
 
     def path(self, name: str, *, workspace: Workspace | None = None) -> str:
         """Returns the path of an address with the ids of Alice's things, below another workspace if one is given."""
@@ -102,6 +115,7 @@ class Places:
             "video_id": self.video.pk,
             "restoration_id": self.restoration.pk,
             "upload_id": self.upload.pk,
+            "purchase_id": self.purchase.pk,
             "number": 1,
         }
         return reverse(name, kwargs={word: known[word] for word in variable_parts(name)})

@@ -115,7 +115,9 @@ def measure_pages(folder: Path) -> Figures:
 
         django.setup()
         call_command("migrate", verbosity=0)
-        return _count_queries()
+        from tests.benchmarks.money import measure_money
+
+        return _count_queries() | measure_money()
 
 
 def _count_queries() -> Figures:

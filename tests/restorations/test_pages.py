@@ -95,7 +95,7 @@ def test_operators_find_a_job_by_its_runpod_id(admin_client):
     assert "abc-123-u1" in admin_client.get(page).content.decode()
 
 
-@pytest.mark.parametrize("model", ["restorations_restoration", "restorations_video", "billing_creditentry"])
+@pytest.mark.parametrize("model", ["restorations_restoration", "restorations_video", "billing_purchase"])
 def test_the_admin_reads_what_only_transitions_write(admin_client, model):
     RestorationFactory()
     assert admin_client.get(reverse(f"admin:{model}_changelist")).status_code == 200

@@ -1,0 +1,41 @@
+"""Mails about credits, to those who may buy them."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from accounts.models import Membership, User, Workspace
+from billing import ledger
+from billing.models import Purchase
+
+
+def mail_low_balance(workspace: Workspace) -> None:
+    """Mails that credits run low."""
+    _mail(workspace, _("Your credits run low"), "billing/mail/low_balance.txt", n=ledger.balance(workspace))
+
+
+def mail_bank_asks(purchase: Purchase) -> None:
+    """Mails that an automatic purchase needs the person, with the link to it."""
+    subject = _("Your bank asks you to confirm a payment")
+    _mail(purchase.workspace, subject, "billing/mail/bank_asks.txt", purchase=purchase)
+
+
+def mail_top_up_off(purchase: Purchase) -> None:
+    """Mails that automatic top-up is off because the card was declined."""
+    subject = _("Automatic top-up is off")
+    _mail(purchase.workspace, subject, "billing/mail/top_up_off.txt", purchase=purchase)
+
+
+def _mail(workspace: Workspace, subject: str, template: str, **context: object) -> None:
+    link = f"{settings.SITE_URL}{reverse('credit-buy', args=[workspace.slug])}"
+    context |= {"workspace": workspace, "link": link, "product_name": settings.PRODUCT_NAME}
+    owners = User.objects.filter(
+        memberships__workspace=workspace, memberships__role__in=(Membership.Role.OWNER, Membership.Role.ADMIN)
+    )
+    text = render_to_string(template, context)
+    for owner in owners.distinct():
+        send_mail(subject, text, None, [owner.email])

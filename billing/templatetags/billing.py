@@ -1,0 +1,14 @@
+"""How templates write money."""
+
+from __future__ import annotations
+
+from django import template
+
+register = template.Library()
+
+
+@register.filter
+def money(cents: int, currency: str = "usd") -> str:
+    """Returns an amount in the currency's hundredth part, such as $5.00 or 5.00 EUR."""
+    amount = f"{cents // 100:,}.{cents % 100:02d}"
+    return f"${amount}" if currency == "usd" else f"{amount} {currency.upper()}"
