@@ -106,6 +106,20 @@ def test_joints_do_not_jump(networks: Networks) -> None:
         assert np.mean(found[joint - 8 : joint + 1]) <= 1.2 * np.median(found)
 
 
+def test_no_more_pictures_are_held_than_two_windows_show(networks: Networks) -> None:
+    length, pulled, most_ahead = 4, 0, 0
+
+    def numbered() -> Iterator[tuple[Picture, int]]:
+        nonlocal pulled
+        for pulled, picture in enumerate(moving_pictures(161), start=1):
+            yield picture, 0
+
+    for num_done, _ in enumerate(Restorer(networks, window_length=length).pictures(numbered(), LOOK)):
+        most_ahead = max(most_ahead, pulled - num_done)
+    assert pulled == num_done + 1 == 161
+    assert most_ahead <= 2 * 4 * length
+
+
 def test_nothing_crosses_a_cut(networks: Networks) -> None:
     dark, bright = moving_pictures(7, brightness=20), moving_pictures(10, brightness=140)
     for number, picture in enumerate(bright):
