@@ -6,6 +6,7 @@ is gone, the page polls the same fragment.
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -21,7 +22,7 @@ from restorations.models import Restoration, Video
 from restorations.pages import restoration_context, video_context
 
 
-class PageConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     """Joins the group of the page's subject; subclasses say which that is and what a hint renders."""
 
     membership: Membership
@@ -79,13 +80,13 @@ class PageConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         }
         return render_to_string(template, frame | context)
 
+    @abc.abstractmethod
     def find_group(self, **kwargs: Any) -> str | None:
         """Returns the group to join, None when the person may not see it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def render(self, hint: dict[str, str] | None) -> str:
         """Returns the fragment for a hint, or for the beginning."""
-        raise NotImplementedError
 
 
 class WorkspaceConsumer(PageConsumer):

@@ -159,6 +159,9 @@ def open_attempt(restoration_id: UUID | str) -> Attempt | None:
         return refused
     if restoration.attempts.filter(status__in=(Attempt.Status.SENDING, Attempt.Status.IN_FLIGHT)).exists():
         return None
+    # All tries are used up, and one whose answer was lost may still bring the result: nothing more is sent.
+    if restoration.attempts.count() >= settings.MAX_ATTEMPTS:
+        return None
     return _new_attempt(restoration, now)
 
 

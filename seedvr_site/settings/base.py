@@ -144,16 +144,12 @@ def celery_database(number: int) -> str:
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis_database(1)},
 }
+# Pub/sub keeps no backlog, and needs none: a message is a hint, and a socket begins with the row's state. The other
+# layer of channels-redis loses cancellations with redis-py 8, which leaves a task behind for a closed socket.
 CHANNEL_LAYERS = {
     "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        # channels_redis blocks for five seconds in one command; redis-py gives up after five by default, and
-        # whichever of the two was first decided whether an idle socket lived.
-        "CONFIG": {
-            "hosts": [{"address": redis_database(2), "socket_timeout": 30}],
-            "expiry": 60,
-            "capacity": 1000,
-        },
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [redis_database(2)]},
     },
 }
 

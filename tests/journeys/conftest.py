@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,20 +17,6 @@ PASSWORD = "correct horse battery"
 #: A quarter of a mebibyte: a small file has several parts then.
 PART_BYTES = 2**18
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def browser_type_launch_args() -> dict[str, object]:
-    """Debian's Chromium, as root, without its own traffic."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "the journeys need Chromium; `make test` installs it"
-    quiet = [
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--no-first-run",
-        "--disable-sync",
-    ]
-    return {"executable_path": chromium, "args": ["--no-sandbox", "--disable-gpu", *quiet]}
 
 
 @pytest.fixture(scope="session")

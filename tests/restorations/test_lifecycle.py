@@ -183,6 +183,19 @@ def test_a_lost_answer_is_sent_again_and_the_first_result_wins():
     assert CreditEntry.objects.for_workspace(restoration.workspace).count() == 2  # the gift and the charge
 
 
+def test_lost_answers_do_not_send_more_than_all_tries(settings):
+    restoration = RestorationFactory()
+    for _ in range(settings.MAX_ATTEMPTS):
+        lifecycle.attempt_answer_lost(lifecycle.open_attempt(restoration.pk))
+    assert lifecycle.open_attempt(restoration.pk) is None
+    restoration.refresh_from_db()
+    assert restoration.status == Status.QUEUED
+    deliver(restoration.attempts.get(number=1))
+    repair.repair()
+    restoration.refresh_from_db()
+    assert restoration.status == Status.SUCCEEDED
+
+
 def test_cancel_before_the_start_gives_everything_back(alice):
     restoration = RestorationFactory()
     assert lifecycle.cancel(restoration, actor=alice)

@@ -9,7 +9,7 @@ from restorations.models import Restoration
 from seedvr_site.asgi import application
 from tests.factories import RestorationFactory, VideoFactory
 
-pytestmark = [pytest.mark.usefixtures("committed_db"), pytest.mark.asyncio]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
 
 class Socket:
@@ -43,8 +43,8 @@ async def test_a_change_reaches_the_page_of_the_restoration(alice_client, worksp
     second = await socket.text()
     assert 'id="restoration-status"' in first
     assert 'id="restoration-status"' in second
-    assert "37" not in first
-    assert "37" in second
+    assert "37 of 100" not in first
+    assert "37 of 100" in second
     await socket.close()
 
 
