@@ -111,7 +111,8 @@ def test_no_more_pictures_are_held_than_two_windows_show(networks: Networks) -> 
 
     def numbered() -> Iterator[tuple[Picture, int]]:
         nonlocal pulled
-        for pulled, picture in enumerate(moving_pictures(161), start=1):
+        for picture in moving_pictures(161):
+            pulled += 1
             yield picture, 0
 
     for num_done, _ in enumerate(Restorer(networks, window_length=length).pictures(numbered(), LOOK)):
