@@ -111,13 +111,13 @@ def test_no_more_pictures_are_held_than_two_windows_show(networks: Networks) -> 
 
     def numbered() -> Iterator[tuple[Picture, int]]:
         nonlocal pulled
-        for picture in moving_pictures(161):
+        for picture in moving_pictures(81):
             pulled += 1
             yield picture, 0
 
     for num_done, _ in enumerate(Restorer(networks, window_length=length).pictures(numbered(), LOOK)):
         most_ahead = max(most_ahead, pulled - num_done)
-    assert pulled == num_done + 1 == 161
+    assert pulled == num_done + 1 == 81
     assert most_ahead <= 2 * 4 * length
 
 
