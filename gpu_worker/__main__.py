@@ -1,4 +1,7 @@
-"""Starts a worker: `python -m gpu_worker`. RunPod, or whoever plays it, sets the `RUNPOD_*` variables."""
+"""Starts a worker: `python -m gpu_worker`. RunPod, or whoever plays it, sets the `RUNPOD_*` variables.
+
+`python -m gpu_worker restore IN OUT --model MODEL --res-w W --res-h H` restores one file without RunPod.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,22 @@ import os
 import sys
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    """Serves jobs, or restores one file when the first argument is `restore`."""
+    if not arguments:
+        return serve_jobs()
+    if arguments[0] == "restore":
+        # PyTorch is for those who restore: a worker's parent runs without it.
+        from gpu_worker.engine.command import restore
+
+        return restore(arguments[1:])
+    sys.stderr.write(
+        f"gpu_worker: unknown command {arguments[0]!r}; expected restore, or nothing to serve jobs\n"
+    )
+    return 2
+
+
+def serve_jobs() -> int:
     """Serves jobs until told to stop; returns 2 when a setting cannot be used."""
     # The SDK takes a second to import and sets up logging: only a worker that runs pays for that.
     from gpu_worker.handler import make_handler
@@ -32,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -3,34 +3,28 @@
 It exists so that the whole way of a video runs on any machine; it is not SeedVR2 and does not pretend to be.
 Run it by hand with `python -m gpu_worker.engine.cpu IN OUT --res-w 1280 --res-h 720`.
 
-As the worker's child process it writes JSON lines to standard output: `{"frames": 12}` while it works, then
-either `{"report": {...}}` or `{"error": {"code": ..., "detail": ...}}`.
+As the worker's child process it reports by the lines of `report.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import logging
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, WorkerError
 from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
 from gpu_worker.engine.lifeline import die_with_parent
-from gpu_worker.engine.video import Colors, Measured, VideoSource, VideoWriter, measure, writing
-
-#: Standard output is read by the worker: more lines than this help nobody.
-_REPORT_SECONDS: Final = 0.25
+from gpu_worker.engine.report import Restored, report_to_worker
+from gpu_worker.engine.video import Colors, VideoSource, VideoWriter, measure, writing
 
 #: ffmpeg's number for a range of 0..255; anything else is 16..235.
 _FULL_RANGE: Final = 2
@@ -47,26 +41,6 @@ _DEBLOCK: Final[Filter] = ("deblock", "filter=weak:block=8")
 #: Averages over nine frames what stands still: noise goes, edges stay.
 _DENOISE: Final[Filter] = ("atadenoise", "0a=0.04:0b=0.12:1a=0.05:1b=0.15:2a=0.05:2b=0.15:s=9")
 _SHARPEN: Final[Filter] = ("unsharp", "5:5:0.6:3:3:0")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Restored:
-    """What came out: the file as measured, and how many sound tracks could not be brought along."""
-
-    measured: Measured
-    num_audio_tracks_lost: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the report for the worker."""
-        return {
-            "width": self.measured.width,
-            "height": self.measured.height,
-            "num_frames": self.measured.num_frames,
-            "frame_rate": str(self.measured.frame_rate),
-            "duration_seconds": self.measured.duration_seconds,
-            "num_audio_tracks": self.measured.num_audio_tracks,
-            "num_audio_tracks_lost": self.num_audio_tracks_lost,
-        }
 
 
 def restore(
@@ -132,15 +106,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.parent_pid is not None:
         die_with_parent(options.parent_pid)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    try:
-        restored = restore(
-            options.source, options.result, width=options.res_w, height=options.res_h, on_frame=_reporter()
+    return report_to_worker(
+        lambda on_frame: restore(
+            options.source, options.result, width=options.res_w, height=options.res_h, on_frame=on_frame
         )
-    except WorkerError as error:
-        _say({"error": {"code": error.code.value, "detail": error.detail}})
-        return 1
-    _say({"report": restored.to_json()})
-    return 0
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,24 +121,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--res-h", type=int, required=True, help="height of the result in pixels, even")
     parser.add_argument("--parent-pid", type=int, help="die when this process, our parent, dies")
     return parser
-
-
-def _reporter() -> Callable[[int], None]:
-    said_at = 0.0
-
-    def report(num_frames: int) -> None:
-        nonlocal said_at
-        now = time.monotonic()
-        if now - said_at >= _REPORT_SECONDS:
-            said_at = now
-            _say({"frames": num_frames})
-
-    return report
-
-
-def _say(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpu_worker.diffusion.noise import chunk_noise
+from gpu_worker.diffusion.noise import chunk_noise, frame_noise
 from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, sample
 from gpu_worker.engine.color import ColorFix, fix_color, quantize
 from gpu_worker.engine.preprocess import exact_geometry, from_network, repeat_last, to_network
@@ -12,7 +12,14 @@ from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 pytestmark = pytest.mark.torch
 
 
-def restore(networks: Networks, frames: torch.Tensor, size: tuple[int, int], seed: int) -> torch.Tensor:
+def restore(
+    networks: Networks,
+    frames: torch.Tensor,
+    size: tuple[int, int],
+    seed: int,
+    *,
+    keyed_by_frame: bool = False,
+) -> torch.Tensor:
     """uint8 `[T, 3, h, w]` -> uint8 `[T, 3, *size]`, in the order of docs/networks.md."""
     geometry = exact_geometry(tuple(frames.shape[-2:]), size)
     source = to_network(frames, geometry)[:, repeat_last(len(frames))]
@@ -26,7 +33,8 @@ def restore(networks: Networks, frames: torch.Tensor, size: tuple[int, int], see
         return networks.transformer(x.flatten(0, 2), [shape], condition).unflatten(0, shape)
 
     model_input = assemble_condition(latent, None, torch.zeros(1))
-    restored = sample(chunk_noise(seed, 0, latent.shape), model_input, velocity, SamplerConfig())
+    noise = (frame_noise if keyed_by_frame else chunk_noise)(seed, 0, latent.shape)
+    restored = sample(noise, model_input, velocity, SamplerConfig())
     clip = networks.vae.decode(networks.vae.from_latent(restored))[0]
     output = from_network(clip, geometry, len(frames))
     style = from_network(source, geometry, len(frames))

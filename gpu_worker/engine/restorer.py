@@ -1,0 +1,82 @@
+"""The SeedVR2 engine: a video file in, a restored video file out, however long it is.
+
+It knows files, shots and moments; `shots.py` has what happens to one shot, `planner.py` how much of it the
+transformer sees at once. docs/engine.md explains the whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from gpu_worker.engine.cuts import number_shots
+from gpu_worker.engine.pictures import FrameMaker, Picture, Pixels, read_pictures
+from gpu_worker.engine.presets import Networks
+from gpu_worker.engine.report import Restored
+from gpu_worker.engine.shots import Look, Pace, Shot
+from gpu_worker.engine.video import Colors, VideoSource, VideoWriter, measure, writing
+
+
+class Restorer:
+    """Restores videos with one set of networks; the networks stay loaded from one video to the next."""
+
+    def __init__(self, networks: Networks, *, window_length: int) -> None:
+        """Takes loaded networks, and the longest window in latents from `planner.plan_length`."""
+        self._networks = networks
+        self._pace = Pace(length=window_length)
+        with torch.inference_mode():
+            # The released sampler's one step starts from pure noise, at 1000.
+            self._condition = networks.transformer.condition(
+                networks.prompt, [len(networks.prompt)], torch.tensor([1000.0])
+            )
+
+    @property
+    def window_length(self) -> int:
+        """The window's length in latents; shorter than at the start once memory ran out."""
+        return self._pace.length
+
+    @torch.inference_mode()
+    def restore(
+        self, source_path: Path, result_path: Path, look: Look, *, on_frame: Callable[[int], None]
+    ) -> Restored:
+        """Restores a file; `on_frame` hears the number of frames done. Raises `WorkerError`."""
+        with closing(VideoSource(source_path)) as source:
+            frames = source.frames()
+            first = next(frames)
+            colors = Colors.of(first[0])
+            pictures = read_pictures(itertools.chain([first], frames), colors)
+            to_frame = FrameMaker(colors)
+            with writing():
+                writer = VideoWriter(
+                    result_path, source=source, width=look.width, height=look.height, colors=colors
+                )
+                with closing(writer):
+                    restored = self.pictures(number_shots(pictures), look)
+                    for num_done, (pixels, ticks) in enumerate(restored, start=1):
+                        writer.write(to_frame.frame(pixels), ticks)
+                        on_frame(num_done)
+                    writer.finish()
+        return Restored(measured=measure(result_path), num_audio_tracks_lost=writer.num_lost_sound_tracks)
+
+    @torch.inference_mode()
+    def pictures(self, numbered: Iterator[tuple[Picture, int]], look: Look) -> Iterator[tuple[Pixels, int]]:
+        """Restores pictures that carry the numbers of their shots; yields pixels and moments.
+
+        Each shot has streams and windows of its own, so nothing crosses a cut.
+        """
+        num_latents = 0
+        # A picture of another size cannot share a shot; a cut is found there anyway unless it looks the same.
+        for _, group in itertools.groupby(numbered, key=lambda one: (one[1], one[0].size)):
+            shot = Shot(
+                networks=self._networks,
+                condition=self._condition,
+                look=look,
+                pace=self._pace,
+                first_latent=num_latents,
+            )
+            yield from shot.restored(picture for picture, _ in group)
+            num_latents += shot.num_latents
