@@ -14,9 +14,9 @@ from restorations.repair import repair as run_repairs
 
 #: A sweep holds its lock at most this long, should its process be killed.
 _SWEEP_SECONDS: Final = 60
-#: Whatever hangs is ended, so that two hanging tasks are not the end of everybody's status.
-_QUICK: Final = {"soft_time_limit": 45, "time_limit": 50}
-_PATIENT: Final = {"soft_time_limit": 280, "time_limit": 290}
+#: Seconds after which whatever hangs is ended, so that two hanging tasks are not the end of everybody's status.
+_QUICK: Final = 45
+_PATIENT: Final = 290
 
 
 @contextmanager
@@ -36,25 +36,25 @@ def _sweep(name: str, work: Callable[[], Any]) -> None:
             work()
 
 
-@shared_task(**_QUICK)
+@shared_task(time_limit=_QUICK)
 def watch_jobs_in_flight() -> None:
     """Every second or two: asks the endpoint for all jobs in flight."""
     _sweep("watch", dispatch.watch)
 
 
-@shared_task(**_QUICK)
+@shared_task(time_limit=_QUICK)
 def repair() -> None:
     """Every quarter of a minute: finds what was left behind."""
     _sweep("repair", run_repairs)
 
 
-@shared_task(**_PATIENT)
+@shared_task(time_limit=_PATIENT)
 def enforce_retention() -> None:
     """Every five minutes: deletes files on time."""
     _sweep("retention", retention.enforce)
 
 
-@shared_task(**_PATIENT)
+@shared_task(time_limit=_PATIENT)
 def inspect_video(*, video_id: str) -> None:
     """Looks into an uploaded file."""
     inspection.inspect(video_id)
@@ -66,31 +66,35 @@ def make_proxy(*, video_id: str) -> None:
     previews.make_proxy(video_id)
 
 
-@shared_task(**_QUICK)
+@shared_task(time_limit=_QUICK)
 def dispatch_restoration(*, restoration_id: str) -> None:
     """Sends a queued restoration to the endpoint."""
     dispatch.dispatch(restoration_id)
 
 
-@shared_task(**_QUICK)
+@shared_task(time_limit=_QUICK)
 def check_attempt(*, attempt_id: str) -> None:
     """Asks for one job, because its webhook rang."""
     dispatch.check(attempt_id)
 
 
-@shared_task(**_QUICK, autoretry_for=(runpod.NotTaken,), retry_backoff=2, retry_backoff_max=30, max_retries=5)
+@shared_task(
+    time_limit=_QUICK, autoretry_for=(runpod.NotTaken,), retry_backoff=2, retry_backoff_max=30, max_retries=5
+)
 def cancel_attempt(*, attempt_id: str) -> None:
     """Stops a job at the endpoint; `repair` rings again when the retries are used up."""
     dispatch.cancel(attempt_id)
 
 
-@shared_task(**_QUICK, autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5)
+@shared_task(
+    time_limit=_QUICK, autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5
+)
 def mail_finish(*, restoration_id: str) -> None:
     """Mails that a restoration is ready or has failed."""
     notifications.mail_finish(restoration_id)
 
 
-@shared_task(**_PATIENT)
+@shared_task(time_limit=_PATIENT)
 def purge_deleted() -> None:
     """Deletes the files of what was deleted."""
     retention.purge()
