@@ -39,14 +39,14 @@ class Quote:
 
 
 #: Millions of output pixels a second, and seconds before the first frame (machine, weights).
-#: SeedVR2: counted FLOPs at 60 % of an H100, 95 % of linear on four. CPU: two cores, measured by `make bench`.
+#: SeedVR2: counted FLOPs at 60 % of an H100, 95 % of linear on four. CPU: two cores, `make bench` showed 17 (busy) to 48 (idle).
 _SPEED: Final = {
     (Engine.SEEDVR2, 1): (12.7, 60),
     (Engine.SEEDVR2, 2): (24.1, 60),
     (Engine.SEEDVR2, 4): (48.2, 60),
-    (Engine.CPU, 1): (16.0, 4),
-    (Engine.CPU, 2): (16.0, 4),
-    (Engine.CPU, 4): (16.0, 4),
+    (Engine.CPU, 1): (30.0, 4),
+    (Engine.CPU, 2): (30.0, 4),
+    (Engine.CPU, 4): (30.0, 4),
 }
 
 
