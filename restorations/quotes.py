@@ -39,7 +39,8 @@ class Quote:
 
 
 #: Millions of output pixels a second, and seconds before the first frame (machine, weights).
-#: SeedVR2: counted FLOPs at 60 % of an H100, 95 % of linear on four. CPU: two cores, `make bench` showed 17 (busy) to 48 (idle).
+#: SeedVR2: counted FLOPs at 60 % of an H100, 95 % of linear on four. CPU: two cores, where `make bench` showed 17
+#: when they were busy and 48 when not.
 _SPEED: Final = {
     (Engine.SEEDVR2, 1): (12.7, 60),
     (Engine.SEEDVR2, 2): (24.1, 60),
