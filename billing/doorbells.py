@@ -21,12 +21,12 @@ class Doorbell(enum.StrEnum):
     WATCH_BALANCE = "billing.tasks.watch_balance"
 
 
-def ring(bell: Doorbell, **ids: UUID | int) -> None:
+def ring(bell: enum.StrEnum, **ids: UUID | int) -> None:
     """Queues the task with these ids on commit; a broker that is away costs latency, not the change itself."""
     arguments = {name: str(value) for name, value in ids.items()}
     # robust: Django logs an exception instead of failing a request whose transaction is committed.
     transaction.on_commit(functools.partial(_send, bell, arguments), robust=True)
 
 
-def _send(bell: Doorbell, arguments: dict[str, str]) -> None:
+def _send(bell: enum.StrEnum, arguments: dict[str, str]) -> None:
     current_app.send_task(bell.value, kwargs=arguments, retry=False, ignore_result=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -150,9 +149,3 @@ def cancel(attempt_id: int | str) -> None:
     if attempt is not None:
         runpod.cancel(attempt.runpod_id)
         Attempt.objects.filter(pk=attempt.pk).update(cancel_wanted=False)
-
-
-def give_up_lost_senders(attempts: Iterable[Attempt]) -> None:
-    """Treats attempts whose sender died as sent with the answer lost."""
-    for attempt in attempts:
-        lifecycle.attempt_answer_lost(attempt)

@@ -1,18 +1,15 @@
-"""Ring for a Celery task once the transaction is committed.
+"""The tasks that domain modules ring for, by name, so that they need not import the tasks that import them.
 
-The committed row is the outbox and the ring only the fast path: when the broker is away the ring is logged and
-lost, and `repair` finds the row. Tasks are rung by name, so that domain modules need not import the tasks that
-import them.
+The ring itself, and what happens when it is lost, is `billing.doorbells`'; `repair` finds the rows here.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
-from uuid import UUID
 
-from celery import current_app
-from django.db import transaction
+from billing.doorbells import ring
+
+__all__ = ["Doorbell", "ring"]
 
 
 class Doorbell(enum.StrEnum):
@@ -25,14 +22,3 @@ class Doorbell(enum.StrEnum):
     CANCEL_ATTEMPT = "restorations.tasks.cancel_attempt"
     MAIL_FINISH = "restorations.tasks.mail_finish"
     PURGE = "restorations.tasks.purge_deleted"
-
-
-def ring(bell: Doorbell, **ids: UUID | int) -> None:
-    """Queues the task with these ids on commit; a broker that is away costs latency, not the change itself."""
-    arguments = {name: str(value) for name, value in ids.items()}
-    # robust: Django logs an exception instead of failing a request whose transaction is committed.
-    transaction.on_commit(functools.partial(_send, bell, arguments), robust=True)
-
-
-def _send(bell: Doorbell, arguments: dict[str, str]) -> None:
-    current_app.send_task(bell.value, kwargs=arguments, retry=False, ignore_result=True)

@@ -39,7 +39,9 @@ def repair() -> None:
 def _give_up_lost_senders() -> None:
     limit = timezone.now() - dispatch.SENDING_LIMIT
     lost = Attempt.objects.filter(status=Attempt.Status.SENDING, created_at__lt=limit)
-    dispatch.give_up_lost_senders(lost.select_related("restoration__workspace"))
+    # With its sender dead, an attempt may have been sent or not: as when the answer was lost.
+    for attempt in lost.select_related("restoration__workspace"):
+        lifecycle.attempt_answer_lost(attempt)
 
 
 def _end_overdue_attempts() -> None:
