@@ -14,9 +14,9 @@ from restorations.repair import repair as run_repairs
 
 #: A sweep holds its lock at most this long, should its process be killed.
 _SWEEP_SECONDS: Final = 60
-#: Seconds after which whatever hangs is ended, so that two hanging tasks are not the end of everybody's status.
+#: Seconds after which a task is ended, where the settings' limit does not fit it.
 _QUICK: Final = 45
-_PATIENT: Final = 290
+_ENCODING: Final = 30 * 60
 
 
 @contextmanager
@@ -48,19 +48,19 @@ def repair() -> None:
     _sweep("repair", run_repairs)
 
 
-@shared_task(time_limit=_PATIENT)
+@shared_task
 def enforce_retention() -> None:
     """Every five minutes: deletes files on time."""
     _sweep("retention", retention.enforce)
 
 
-@shared_task(time_limit=_PATIENT)
+@shared_task
 def inspect_video(*, video_id: str) -> None:
     """Looks into an uploaded file."""
     inspection.inspect(video_id)
 
 
-@shared_task
+@shared_task(time_limit=_ENCODING)
 def make_proxy(*, video_id: str) -> None:
     """Makes a copy that browsers play."""
     previews.make_proxy(video_id)
@@ -94,7 +94,7 @@ def mail_finish(*, restoration_id: str) -> None:
     notifications.mail_finish(restoration_id)
 
 
-@shared_task(time_limit=_PATIENT)
+@shared_task
 def purge_deleted() -> None:
     """Deletes the files of what was deleted."""
     retention.purge()

@@ -162,7 +162,9 @@ CELERY_TASK_ROUTES = {"restorations.tasks.make_proxy": {"queue": "encoding"}}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
-CELERY_TASK_TIME_LIMIT = 30 * 60
+# Whatever hangs is ended, so that a few hanging tasks are not the end of everybody's status; tasks that answer in
+# a moment, or encode, say so themselves.
+CELERY_TASK_TIME_LIMIT = 290
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # With late acknowledgement a task that outlives this is delivered a second time.
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 2 * 60 * 60}
