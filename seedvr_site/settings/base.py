@@ -45,7 +45,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.humanize",
-    "django.contrib.staticfiles",
+    "seedvr_site.static_files.StaticFiles",
     "channels",
     "allauth",
     "allauth.account",

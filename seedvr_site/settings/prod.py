@@ -2,7 +2,7 @@
 
 from seedvr_site import env
 from seedvr_site.settings.base import *  # noqa: F403
-from seedvr_site.settings.base import STORAGES
+from seedvr_site.settings.base import BASE_DIR, STORAGES
 
 DEBUG = False
 SECRET_KEY = env.text("SECRET_KEY")
@@ -18,4 +18,6 @@ SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 SECURE_HSTS_PRELOAD = True
 SESSION_COOKIE_SECURE = True
 CSRF_COOKIE_SECURE = True
+# Made when the image is built (`manage.py collectstatic`), so that it always fits the templates beside it.
+STATIC_ROOT = BASE_DIR / "staticfiles"
 STORAGES["staticfiles"] = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
