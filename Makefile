@@ -54,15 +54,17 @@ bench: $(DEV) ## Measure what users wait for
 check: lint types test ## Everything that has to pass before a change goes in
 
 .PHONY: lint
-lint: $(DEV) css-check ## Format, lint, import arrows, migrations, templates, shell, workflow
+lint: $(DEV) css-check ## Format, lint, import arrows, migrations, templates, shell, workflow, images
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/djlint --lint --quiet templates
 	$(BIN)/shellcheck .ci/run
-	$(BIN)/yamllint --strict -d '{extends: default, rules: {line-length: {max: 110}}}' .github
+	$(BIN)/yamllint --strict -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable}}' .github compose
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose/*.yml
+	$(BIN)/hadolint compose/web.Dockerfile
 
 .PHONY: types
 types: $(DEV) $(if $(HAS_NETWORKS),$(TORCH)) ## Check types
