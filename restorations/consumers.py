@@ -7,6 +7,8 @@ is gone, the page polls the same fragment.
 from __future__ import annotations
 
 import abc
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -17,7 +19,7 @@ from django.template.loader import render_to_string
 from accounts.access import membership_of
 from accounts.models import Membership
 from billing.ledger import balance
-from restorations import notifications
+from restorations import notifications, watching
 from restorations.models import Restoration, Video
 from restorations.pages import restoration_context, video_context
 
@@ -35,11 +37,16 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
             return
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.accept()
+        self.noting = asyncio.create_task(self._note_again_and_again())
         # Whatever changed between the page and this moment was said to nobody.
         await self._send(await self._render(None))
 
     async def disconnect(self, code: int) -> None:
         """Leaves the group."""
+        if hasattr(self, "noting"):
+            self.noting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self.noting
         if hasattr(self, "group"):
             await self.channel_layer.group_discard(self.group, self.channel_name)
 
@@ -63,6 +70,16 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
         self.group = group
         return True
 
+    async def _note_again_and_again(self) -> None:
+        """Keeps the poller interested while the page is open."""
+        while True:
+            await self._note()
+            await asyncio.sleep(watching.NOTE_SECONDS / 2)
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def _note(self) -> None:
+        self.note()
+
     @database_sync_to_async  # type: ignore[untyped-decorator]
     def _render(self, hint: dict[str, str] | None) -> str:
         return self.render(hint)
@@ -84,6 +101,9 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     def find_group(self, **kwargs: Any) -> str | None:
         """Returns the group to join, None when the person may not see it."""
 
+    def note(self) -> None:
+        """Tells the poller that somebody looks; a page without jobs has nothing to tell."""
+
     @abc.abstractmethod
     def render(self, hint: dict[str, str] | None) -> str:
         """Returns the fragment for a hint, or for the beginning."""
@@ -94,6 +114,9 @@ class WorkspaceConsumer(PageConsumer):
 
     def find_group(self, **kwargs: Any) -> str | None:
         return notifications.workspace_group(self.membership.workspace_id)
+
+    def note(self) -> None:
+        watching.note_workspace(self.membership.workspace_id)
 
     def render(self, hint: dict[str, str] | None) -> str:
         if hint is None:
@@ -118,6 +141,9 @@ class RestorationConsumer(PageConsumer):
         restoration_id = kwargs["restoration_id"]
         self.mine = Restoration.objects.for_workspace(self.membership.workspace).filter(pk=restoration_id)
         return notifications.restoration_group(restoration_id) if self.mine.exists() else None
+
+    def note(self) -> None:
+        watching.note_restoration(self.scope["url_route"]["kwargs"]["restoration_id"])
 
     def render(self, hint: dict[str, str] | None) -> str:
         restoration = self.mine.select_related("video", "workspace").get()

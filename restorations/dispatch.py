@@ -8,12 +8,12 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.core.cache import cache
 from django.urls import reverse
 from django.utils import timezone
 
 from gpu_worker.contract import ErrorCode, Model, RestoreRequest, parse_error
-from restorations import lifecycle, objects, runpod
+from restorations import lifecycle, objects, runpod, watching
 from restorations.models import Attempt
 from restorations.runpod import JobState, JobStatus
 
@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 UNKNOWN_AT_FIRST: Final = timedelta(seconds=150)
 #: An attempt that is being sent for longer has lost its sender: /run answers within 35 seconds or never.
 SENDING_LIMIT: Final = timedelta(seconds=90)
+#: What a look writes about an attempt, beside what comes of it.
+_NOTED: Final = (
+    *("runpod_status", "last_seen_at", "worker_id", "delay_ms", "execution_ms"),
+    *("next_look_at", "look_pause"),
+)
+_PAUSE_KEY: Final = "endpoint:status-pause"
 RESULT_MAX_BYTES: Final = 2**40
 MANIFEST_MAX_BYTES: Final = 2**16
 
@@ -74,21 +80,35 @@ def _request(attempt: Attempt) -> RestoreRequest:
 
 
 def watch() -> int:
-    """Asks for all attempts in flight in one sweep and applies the answers; returns how many were asked for."""
-    return _check(Attempt.objects.filter(status=Attempt.Status.IN_FLIGHT))
+    """Asks for the attempts that are due and applies the answers; returns how many were asked for."""
+    if cache.get(_PAUSE_KEY):
+        return 0
+    return _check(watching.due())
 
 
 def check(attempt_id: int | str) -> None:
     """Asks for one attempt now, because its webhook rang."""
-    _check(Attempt.objects.filter(pk=attempt_id, status=Attempt.Status.IN_FLIGHT))
+    wanted = Attempt.objects.filter(pk=attempt_id, status=Attempt.Status.IN_FLIGHT)
+    _check(list(wanted.select_related("restoration__workspace")))
 
 
-def _check(attempts: QuerySet[Attempt]) -> int:
-    in_flight = {a.runpod_id: a for a in attempts.select_related("restoration__workspace")}
-    if in_flight:
-        for runpod_id, status in runpod.statuses(in_flight).items():
-            _apply_safely(in_flight[runpod_id], status)
-    return len(in_flight)
+def _check(attempts: list[Attempt]) -> int:
+    if not attempts:
+        return 0
+    answers = runpod.statuses(attempt.runpod_id for attempt in attempts)
+    if answers.pause_seconds:
+        # Whoever asks on after a 429 is kept out for longer.
+        cache.set(_PAUSE_KEY, 1, timeout=answers.pause_seconds)
+    watching.plan_next_looks(attempts)
+    for attempt in attempts:
+        if status := answers.statuses.get(attempt.runpod_id):
+            _note(attempt, status)
+    # One statement for the sweep: with thousands of jobs in flight, one for each would be most of its work.
+    Attempt.objects.bulk_update(attempts, _NOTED, batch_size=200)
+    for attempt in attempts:
+        if status := answers.statuses.get(attempt.runpod_id):
+            _apply_safely(attempt, status)
+    return len(attempts)
 
 
 def _apply_safely(attempt: Attempt, status: JobStatus) -> None:
@@ -101,7 +121,6 @@ def _apply_safely(attempt: Attempt, status: JobStatus) -> None:
 
 def apply_status(attempt: Attempt, status: JobStatus) -> None:
     """Does what one answer of the endpoint asks for."""
-    _note(attempt, status)
     match status.state:
         case JobState.IN_QUEUE:
             return
@@ -127,20 +146,19 @@ def apply_status(attempt: Attempt, status: JobStatus) -> None:
 
 
 def _note(attempt: Attempt, status: JobStatus) -> None:
-    """Keeps what the endpoint said, for operators and for the cost."""
+    """Sets, without saving, what the endpoint said, for operators and for the cost."""
     attempt.runpod_status = status.state.value
     attempt.last_seen_at = timezone.now()
     attempt.worker_id = status.worker_id or attempt.worker_id
     attempt.delay_ms = status.delay_ms if status.delay_ms is not None else attempt.delay_ms
     attempt.execution_ms = status.execution_ms if status.execution_ms is not None else attempt.execution_ms
-    attempt.save(update_fields=["runpod_status", "last_seen_at", "worker_id", "delay_ms", "execution_ms"])
 
 
 def adopt(attempt: Attempt, runpod_id: str) -> None:
     """Learns the id of a job whose answer to /run was lost, from the webhook that only this job knows."""
     adopted = Attempt.objects.filter(pk=attempt.pk, runpod_id="", status=Attempt.Status.UNKNOWN)
     now = timezone.now()
-    adopted.update(runpod_id=runpod_id, status=Attempt.Status.IN_FLIGHT, submitted_at=now)
+    adopted.update(runpod_id=runpod_id, status=Attempt.Status.IN_FLIGHT, submitted_at=now, next_look_at=now)
 
 
 def cancel(attempt_id: int | str) -> None:

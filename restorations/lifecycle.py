@@ -192,7 +192,7 @@ def ttl_seconds(restoration: Restoration) -> int:
 def attempt_accepted(attempt: Attempt, runpod_id: str) -> None:
     """Records RunPod's id. A restoration that ended meanwhile gets its job cancelled."""
     now = timezone.now()
-    values = {"runpod_id": runpod_id, "submitted_at": now, "last_seen_at": now}
+    values = {"runpod_id": runpod_id, "submitted_at": now, "last_seen_at": now, "next_look_at": now}
     if _move_attempt(attempt, Attempt.Status.IN_FLIGHT, **values):
         if _move(attempt.restoration, Status.SUBMITTED):
             _record(attempt.restoration, Kind.SUBMITTED, detail=runpod_id)
@@ -220,6 +220,10 @@ def attempt_answer_lost(attempt: Attempt) -> None:
 def attempt_running(attempt: Attempt, *, worker_id: str, progress: object) -> None:
     """Records that a machine works on an attempt, and how far it is."""
     report = _read_progress(attempt, progress)
+    if report is not None and report.sequence <= attempt.progress_sequence:
+        report = None
+    if report is None and attempt.started_at is not None:
+        return
     with transaction.atomic():
         if attempt.started_at is None:
             _start(attempt, worker_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from datetime import timedelta
 from fractions import Fraction
 from pathlib import PurePath
 from typing import ClassVar
@@ -325,6 +326,10 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     deadline_at = models.DateTimeField(_("given up at"))
     last_seen_at = models.DateTimeField(_("last answer"), null=True, blank=True)
+    next_look_at = models.DateTimeField(_("asked about again at"), default=timezone.now)
+    look_pause = models.DurationField(
+        _("pause between looks"), default=timedelta(seconds=1), help_text=_("Short while somebody watches.")
+    )
     progress_sequence = models.IntegerField(_("last progress"), default=-1)
     delay_ms = models.BigIntegerField(_("milliseconds waiting"), null=True, blank=True)
     execution_ms = models.BigIntegerField(_("milliseconds running"), null=True, blank=True)
@@ -342,8 +347,8 @@ class Attempt(models.Model):
             models.UniqueConstraint(fields=["restoration", "number"], name="attempt_number_once"),
         ]
         indexes = [
-            # The poller's sweep.
-            models.Index(fields=["status"], name="attempt_by_status"),
+            # The poller's sweep: the longest overdue first.
+            models.Index(fields=["status", "next_look_at"], name="attempt_due"),
         ]
 
     def __str__(self) -> str:

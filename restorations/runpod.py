@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 #: Far below RunPod's cap of 400 concurrent status calls for a user and endpoint.
 _CONCURRENT_STATUS_CALLS: Final = 32
+#: However long the endpoint asks to be left alone, a sweep looks in again after this.
+_MAX_PAUSE_SECONDS: Final = 60.0
 
 
 class JobState(enum.StrEnum):
@@ -121,35 +123,59 @@ def cancel(runpod_id: str) -> None:
         raise NotTaken(f"cancel: HTTP {response.status_code}", retry_after=_retry_after(response))
 
 
-def statuses(runpod_ids: Iterable[str]) -> dict[str, JobStatus]:
-    """Asks for many jobs at once; those that got no usable answer are missing from the result."""
-    return asyncio.run(_statuses(list(runpod_ids)))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """What a sweep learned. Jobs without a usable answer are missing from `statuses`.
+
+    `pause_seconds` is set when the endpoint said "too many requests": nobody asks again before it is over.
+    """
+
+    statuses: Mapping[str, JobStatus]
+    pause_seconds: float | None
 
 
-async def _statuses(runpod_ids: list[str]) -> dict[str, JobStatus]:
-    gate = asyncio.Semaphore(_CONCURRENT_STATUS_CALLS)
-    async with httpx.AsyncClient(headers=_headers(), timeout=_TIMEOUT) as client:
-        answers = await asyncio.gather(*(_status(client, gate, runpod_id) for runpod_id in runpod_ids))
-    return {runpod_id: answer for runpod_id, answer in zip(runpod_ids, answers, strict=True) if answer}
+def statuses(runpod_ids: Iterable[str]) -> Answers:
+    """Asks for many jobs at once."""
+    return asyncio.run(_Sweep().run(list(runpod_ids)))
 
 
-async def _status(client: httpx.AsyncClient, gate: asyncio.Semaphore, runpod_id: str) -> JobStatus | None:
-    async with gate:
-        try:
-            response = await client.get(_url(f"status/{runpod_id}"))
-        except httpx.HTTPError as exc:
-            logger.warning("no status job=%s error=%s", runpod_id, type(exc).__name__)
+class _Sweep:
+    """One round of status calls, cut short by the first 429."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Semaphore(_CONCURRENT_STATUS_CALLS)
+        self._pause_seconds: float | None = None
+
+    async def run(self, runpod_ids: list[str]) -> Answers:
+        async with httpx.AsyncClient(headers=_headers(), timeout=_TIMEOUT) as client:
+            found = await asyncio.gather(*(self._ask(client, runpod_id) for runpod_id in runpod_ids))
+        pairs = zip(runpod_ids, found, strict=True)
+        return Answers(
+            statuses={runpod_id: status for runpod_id, status in pairs if status},
+            pause_seconds=self._pause_seconds,
+        )
+
+    async def _ask(self, client: httpx.AsyncClient, runpod_id: str) -> JobStatus | None:
+        async with self._gate:
+            if self._pause_seconds is not None:
+                return None
+            try:
+                response = await client.get(_url(f"status/{runpod_id}"))
+            except httpx.HTTPError as exc:
+                logger.warning("no status job=%s error=%s", runpod_id, type(exc).__name__)
+                return None
+        if response.status_code == 404:
+            return JobStatus(state=JobState.GONE)
+        if response.status_code == 429:
+            self._pause_seconds = min(_retry_after(response) or 5.0, _MAX_PAUSE_SECONDS)
+        if response.status_code != 200:
+            logger.warning("no status job=%s http=%s", runpod_id, response.status_code)
             return None
-    if response.status_code == 404:
-        return JobStatus(state=JobState.GONE)
-    if response.status_code != 200:
-        logger.warning("no status job=%s http=%s", runpod_id, response.status_code)
-        return None
-    try:
-        return _read_status(response.json())
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        logger.warning("unreadable status job=%s error=%r", runpod_id, exc)
-        return None
+        try:
+            return _read_status(response.json())
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            logger.warning("unreadable status job=%s error=%r", runpod_id, exc)
+            return None
 
 
 def _read_status(document: dict[str, Any]) -> JobStatus:

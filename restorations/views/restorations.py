@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
-from restorations import lifecycle, objects
+from restorations import lifecycle, objects, watching
 from restorations.models import Restoration
 from restorations.pages import restoration_context
 from restorations.views.videos import render_fragment
@@ -28,6 +28,7 @@ def _restoration(request: WorkspaceRequest, restoration_id: UUID) -> Restoration
 def restoration_list(request: WorkspaceRequest) -> HttpResponse:
     """Shows every restoration of the workspace, newest first."""
     mine = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
+    watching.note_workspace(request.workspace.pk)
     page = Paginator(mine.order_by("-created_at"), 20).get_page(request.GET.get("page"))
     return render_fragment(request, "restorations/restoration_list.html", "list", {"page": page})
 
@@ -36,7 +37,10 @@ def restoration_list(request: WorkspaceRequest) -> HttpResponse:
 @workspace_member
 def restoration_detail(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
     """Shows one restoration: live while it runs, the two videos when it is done."""
-    context = restoration_context(_restoration(request, restoration_id))
+    restoration = _restoration(request, restoration_id)
+    if restoration.is_active:
+        watching.note_restoration(restoration.pk)
+    context = restoration_context(restoration)
     return render_fragment(request, "restorations/restoration_detail.html", "status", context)
 
 

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
 from billing.ledger import InsufficientCredits, balance
 from billing.offers import PriceChanged
-from restorations import retention, submission, uploads
+from restorations import retention, submission, uploads, watching
 from restorations.forms import RestorationForm, SingleUploadForm
 from restorations.models import Restoration, Video
 from restorations.pages import video_context
@@ -39,6 +39,7 @@ def render_fragment(
 @workspace_member
 def workspace_home(request: WorkspaceRequest) -> HttpResponse:
     """Shows where to drop a video, and what was uploaded and restored last."""
+    watching.note_workspace(request.workspace.pk)
     videos = Video.objects.for_workspace(request.workspace).present().select_related("workspace")
     restorations = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
     context = {

@@ -28,7 +28,9 @@ def our_files(*suffixes: str) -> Iterator[Path]:
         subfolders[:] = sorted(
             name for name in subfolders if name not in NOT_OURS and not name.endswith("_cache")
         )
-        yield from (Path(folder, name) for name in sorted(names) if not suffixes or name.endswith(suffixes))
+        # In a worktree, .git is a file.
+        kept = sorted(name for name in names if name not in NOT_OURS)
+        yield from (Path(folder, name) for name in kept if not suffixes or name.endswith(suffixes))
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -61,10 +61,16 @@ def now(restoration):
     return restoration.status
 
 
+def sweep():
+    """Asks for every job in flight, also for those whose turn has not come."""
+    Attempt.objects.update(next_look_at=timezone.now())
+    return dispatch.watch()
+
+
 def test_a_job_goes_from_the_queue_to_its_result(restoration, worker):
     dispatch.dispatch(restoration.pk)
     assert now(restoration) == Status.SUBMITTED
-    dispatch.watch()
+    sweep()
     assert now(restoration) == Status.SUBMITTED
 
     job = worker.take()
@@ -73,13 +79,13 @@ def test_a_job_goes_from_the_queue_to_its_result(restoration, worker):
     worker.done(
         job["id"], {"status": "IN_PROGRESS", "output": running(attempt, frames=40, sequence=1).output}
     )
-    dispatch.watch()
+    sweep()
     assert now(restoration) == Status.RUNNING
     assert restoration.num_frames_done == 40
 
     deliver(attempt)
     worker.done(job["id"], {"output": {"only": "a hint"}})
-    dispatch.watch()
+    sweep()
     attempt.refresh_from_db()
     assert now(restoration) == Status.SUCCEEDED
     assert (attempt.worker_id, attempt.runpod_status) == (worker.id, "COMPLETED")
@@ -147,7 +153,7 @@ def test_a_lost_answer_may_run_twice_and_is_delivered_once(restoration, endpoint
         assert job["input"]["attempt_id"] == attempt.contract_id
         deliver(attempt)
         worker.done(job["id"], {"output": {}})
-    dispatch.watch()
+    sweep()
     repair.repair()
     assert now(restoration) == Status.SUCCEEDED
     assert [event.kind for event in restoration.events.all()].count("succeeded") == 1
@@ -169,7 +175,7 @@ def test_the_webhook_of_a_job_whose_answer_was_lost_tells_its_id(restoration, en
 def test_a_job_that_is_not_seen_at_first_is_waited_for(restoration, endpoint):
     endpoint.fault("unseen", seconds=60, times=1)
     dispatch.dispatch(restoration.pk)
-    dispatch.watch()
+    sweep()
     assert now(restoration) == Status.SUBMITTED
 
 
@@ -179,7 +185,7 @@ def test_completed_without_output_is_settled_by_storage(restoration, endpoint, w
     job = worker.take()
     deliver(attempt_of(restoration))
     worker.done(job["id"], {"output": {"any": 1}})
-    dispatch.watch()
+    sweep()
     assert now(restoration) == Status.SUCCEEDED
 
 
@@ -189,8 +195,8 @@ def test_an_expired_result_is_settled_by_storage(restoration, endpoint, worker):
     deliver(attempt_of(restoration))
     worker.done(job["id"], {"output": {}})
     endpoint.advance(31 * 60)
-    assert runpod.statuses([job["id"]])[job["id"]].state == runpod.JobState.GONE
-    dispatch.watch()
+    assert runpod.statuses([job["id"]]).statuses[job["id"]].state == runpod.JobState.GONE
+    sweep()
     assert now(restoration) == Status.SUCCEEDED
 
 
@@ -198,14 +204,14 @@ def test_an_execution_timeout_is_tried_again(restoration, endpoint, worker):
     dispatch.dispatch(restoration.pk)
     worker.take()
     endpoint.advance(lifecycle.execution_seconds(restoration) + 30)
-    dispatch.watch()
+    sweep()
     assert (now(restoration), attempt_of(restoration).error_code) == (Status.QUEUED, "execution_timeout")
 
 
 def test_a_job_cancelled_at_the_endpoint_by_somebody_else_is_tried_again(restoration, endpoint, worker):
     dispatch.dispatch(restoration.pk)
     runpod.cancel(attempt_of(restoration).runpod_id)
-    dispatch.watch()
+    sweep()
     assert now(restoration) == Status.QUEUED
 
 
@@ -230,7 +236,7 @@ def test_one_job_without_an_answer_does_not_keep_the_others(endpoint, worker):
         dispatch.dispatch(restoration.pk)
         worker.take(has_job=number > 0)
     endpoint.fault("http_status", on="status", http_status=500, times=1)
-    assert dispatch.watch() == 2
+    assert sweep() == 2
     assert sorted(now(restoration) for restoration in restorations) == [Status.RUNNING, Status.SUBMITTED]
 
 
