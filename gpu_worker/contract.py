@@ -47,6 +47,19 @@ class Model(enum.StrEnum):
     SEEDVR2_3B = "seedvr2-3b"
 
 
+class Output(enum.StrEnum):
+    """What a result is written as; every kind but H264 holds more than 8 bits."""
+
+    #: MP4 that every browser plays: H.264, 4:2:0, 8 bits.
+    H264 = "h264"
+    #: MP4: H.265, 4:2:0, 10 bits, HDR kept.
+    H265 = "h265"
+    #: MOV for editors: ProRes 422 HQ, 10 bits.
+    PRORES = "prores"
+    #: ZIP of numbered PNG files with their moments and the sound; a single PNG for an image.
+    PNG = "png"
+
+
 class Stage(enum.StrEnum):
     """Where a job is, in the order in which a job passes through."""
 
@@ -240,7 +253,12 @@ _READERS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "int | None": ((int, type(None)), "a whole number or null"),
     "float": ((int, float), "a number"),
 }
-_ENUMS: Final[Mapping[str, type[enum.StrEnum]]] = {"Model": Model, "Stage": Stage, "Engine": Engine}
+_ENUMS: Final[Mapping[str, type[enum.StrEnum]]] = {
+    "Model": Model,
+    "Output": Output,
+    "Stage": Stage,
+    "Engine": Engine,
+}
 
 
 def _fields(cls: Any, document: object) -> dict[str, Any]:

@@ -9,7 +9,6 @@ As the worker's child process it reports by the lines of `report.py`.
 from __future__ import annotations
 
 import argparse
-import itertools
 import logging
 import sys
 from collections import deque
@@ -20,11 +19,15 @@ from typing import Final
 
 from av.video.frame import VideoFrame
 
-from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.contract import ErrorCode, Output, WorkerError
+from gpu_worker.engine.errors import writing
 from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
+from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.join import join
 from gpu_worker.engine.lifeline import die_with_parent
 from gpu_worker.engine.report import Restored, report_to_worker
-from gpu_worker.engine.video import Colors, VideoSource, VideoWriter, measure, writing
+from gpu_worker.engine.segment_writer import SegmentWriter
+from gpu_worker.engine.video import VideoSource
 
 #: ffmpeg's number for a range of 0..255; anything else is 16..235.
 _FULL_RANGE: Final = 2
@@ -44,26 +47,33 @@ _SHARPEN: Final[Filter] = ("unsharp", "5:5:0.6:3:3:0")
 
 
 def restore(
-    source_path: Path, result_path: Path, *, width: int, height: int, on_frame: Callable[[int], None]
+    source_path: Path,
+    result_path: Path,
+    *,
+    width: int,
+    height: int,
+    on_frame: Callable[[int], None],
+    output: Output = Output.H264,
 ) -> Restored:
     """Restores a file to exactly `width` x `height` square pixels, upright.
 
     `on_frame` hears the number of frames done. Memory does not grow with the video's length. Raises
     `WorkerError`.
     """
+    segment = result_path.with_name(result_path.name + ".segment")
     with closing(VideoSource(source_path)) as source:
-        frames = source.frames()
-        first = next(frames)
-        colors = Colors.of(first[0])
-        with writing():
-            writer = VideoWriter(result_path, source=source, width=width, height=height, colors=colors)
-            with closing(writer):
-                restored = _restored(itertools.chain([first], frames), width=width, height=height)
+        result_format = ResultFormat.of(source, output, width=width, height=height)
+        try:
+            with writing(), closing(SegmentWriter(segment, result_format)) as writer:
+                restored = _restored(source.frames(), width=width, height=height)
                 for num_done, (frame, ticks) in enumerate(restored, start=1):
                     writer.write(frame, ticks)
                     on_frame(num_done)
                 writer.finish()
-    return Restored(measured=measure(result_path), num_audio_tracks_lost=writer.num_lost_sound_tracks)
+            joined = join([segment], result_path, source=source, result_format=result_format)
+        finally:
+            segment.unlink(missing_ok=True)
+    return Restored(measured=joined.measured, num_audio_tracks_lost=joined.num_audio_tracks_lost)
 
 
 def filters(shape: Shape, *, width: int, height: int) -> list[Filter]:

@@ -1,6 +1,7 @@
 """Pictures between a video's pixel format and RGB, with the color matrix and range that its file states.
 
-A picture is uint8 RGB `[height, width, 3]`, upright and progressive, at the source's own size.
+A picture is RGB `[height, width, 3]`, upright and progressive, at the source's own size: uint8 0..255, or
+uint16 0..65535 where the source has more than 8 bits.
 """
 
 from __future__ import annotations
@@ -8,34 +9,34 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.engine.colors import FULL_RANGE, Colors
 from gpu_worker.engine.cuts import LUMA_SIZE, Luma
 from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
-from gpu_worker.engine.video import Colors
 
-#: uint8 RGB `[height, width, 3]`.
-Pixels = NDArray[np.uint8]
+#: RGB `[height, width, 3]`, uint8 or uint16, each over its whole range.
+Pixels = NDArray[Any]
 
-#: ffmpeg's number for a range of 0..255; anything else is 16..235.
-_FULL_RANGE: Final = 2
-#: ffmpeg's names of H.273 matrices; BT.709 stands in for those that its scaler does not know.
-_MATRICES: Final = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020"}
 _DEINTERLACE: Final[Filter] = ("bwdif", "mode=send_frame:parity=auto:deint=all")
 _EXACT: Final = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A frame of the source: its pixels, and its moment in ticks of the source's timeline."""
+    """A frame of the source: its pixels, and its moment in ticks of the source's timeline.
+
+    `alpha` `[height, width]` says how opaque each pixel is, in the pixels' own range; None is opaque.
+    """
 
     pixels: Pixels
     ticks: int
+    alpha: Pixels | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,9 +44,16 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
-def read_pictures(frames: Iterable[tuple[VideoFrame, int]], colors: Colors) -> Iterator[tuple[Picture, Luma]]:
+def read_pictures(
+    frames: Iterable[tuple[VideoFrame, int]],
+    colors: Colors,
+    *,
+    is_deep: bool = False,
+    has_alpha: bool = False,
+) -> Iterator[tuple[Picture, Luma]]:
     """Yields each frame as a picture and as a small frame of brightness. Raises `WorkerError`."""
-    chain = FilterChain(lambda shape: _to_rgb(shape, colors))
+    rgb = _PIXEL_FORMATS[is_deep, has_alpha]
+    chain = FilterChain(lambda shape: _to_rgb(shape, colors, rgb))
     # Deinterlacing holds frames back but keeps their order and number, so the moments wait in a line.
     moments: deque[int] = deque()
     for frame, ticks in frames:
@@ -58,41 +66,91 @@ def read_pictures(frames: Iterable[tuple[VideoFrame, int]], colors: Colors) -> I
         raise WorkerError(ErrorCode.ENGINE_FAILED, f"the filters kept {len(moments)} frames")
 
 
+#: By more than 8 bits, and by alpha.
+_PIXEL_FORMATS: Final = {
+    (False, False): "rgb24",
+    (False, True): "rgba",
+    (True, False): "rgb48le",
+    (True, True): "rgba64le",
+}
+
+
 class FrameMaker:
-    """Turns pixels into frames for the encoder: 4:2:0 with the source's matrix and range."""
+    """Turns pictures into frames for an encoder, in its pixel format and with a result's matrix and range.
 
-    def __init__(self, colors: Colors) -> None:
-        value_range = "full" if colors.color_range == _FULL_RANGE else "limited"
-        scale = f"{_EXACT}:in_range=full:out_color_matrix={_matrix(colors)}:out_range={value_range}"
-        self._chain = FilterChain(lambda _shape: [("scale", scale), ("format", "pix_fmts=yuv420p")])
+    `alpha` of another size is stretched to the pixels' size. Where the format has none, transparent parts
+    become black.
+    """
 
-    def frame(self, pixels: Pixels) -> VideoFrame:
-        """Returns the frame of one picture with even sides."""
-        (frame,) = self._chain.push(VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"))
-        return frame
+    def __init__(self, colors: Colors, pixel_format: str = "yuv420p") -> None:
+        self._colors = colors
+        self._pixel_format = pixel_format
+        self._has_alpha = pixel_format.startswith("rgba")
+        self._chain = FilterChain(self._describe)
+
+    def frame(self, pixels: Pixels, alpha: Pixels | None = None) -> VideoFrame:
+        """Returns the frame of one picture."""
+        if alpha is not None:
+            pixels = self._with_alpha(pixels, alpha)
+        is_deep, has_alpha = pixels.dtype == np.uint16, pixels.shape[-1] == 4
+        frame = VideoFrame.from_ndarray(
+            np.ascontiguousarray(pixels), format=_PIXEL_FORMATS[is_deep, has_alpha]
+        )
+        return self.converted(frame)
+
+    def converted(self, frame: VideoFrame) -> VideoFrame:
+        """Returns a frame of another pixel format, with the result's own matrix and range, as the encoder's."""
+        (converted,) = self._chain.push(frame)
+        return converted
+
+    def _with_alpha(self, pixels: Pixels, alpha: Pixels) -> Pixels:
+        height, width = pixels.shape[:2]
+        if alpha.shape != (height, width):
+            gray = "gray16le" if alpha.dtype == np.uint16 else "gray"
+            stretched = VideoFrame.from_ndarray(np.ascontiguousarray(alpha), format=gray).reformat(
+                width=width, height=height, interpolation="BICUBIC"
+            )
+            alpha = stretched.to_ndarray()
+        if alpha.dtype != pixels.dtype:
+            alpha = (
+                (alpha.astype(np.uint16) * 257)
+                if pixels.dtype == np.uint16
+                else (alpha >> 8).astype(np.uint8)
+            )
+        if self._has_alpha:
+            return np.dstack([pixels, alpha])
+        opacity = alpha[..., None] / np.iinfo(alpha.dtype).max
+        over_black: Pixels = np.rint(pixels * opacity).astype(pixels.dtype)
+        return over_black
+
+    def _describe(self, shape: Shape) -> list[Filter]:
+        colors = self._colors
+        meaning = f"out_color_matrix={colors.matrix_name}:out_range={colors.range_name}"
+        if shape.is_rgb and self._pixel_format.startswith("rgb"):
+            return [("scale", _EXACT), ("format", f"pix_fmts={self._pixel_format}")]
+        if shape.is_rgb:
+            meaning += ":in_range=full"
+        else:
+            meaning += f":in_color_matrix={colors.matrix_name}:in_range={colors.range_name}"
+            if self._pixel_format.startswith("rgb"):
+                meaning = f"in_color_matrix={colors.matrix_name}:in_range={colors.range_name}:out_range=full"
+        return [("scale", f"{_EXACT}:{meaning}"), ("format", f"pix_fmts={self._pixel_format}")]
 
 
-def _to_rgb(shape: Shape, colors: Colors) -> list[Filter]:
-    value_range = "full" if shape.color_range == _FULL_RANGE else "limited"
-    meaning = "" if shape.is_rgb else f":in_color_matrix={_matrix(colors)}:in_range={value_range}"
+def _to_rgb(shape: Shape, colors: Colors, rgb: str) -> list[Filter]:
+    value_range = "full" if shape.color_range == FULL_RANGE else "limited"
+    meaning = "" if shape.is_rgb else f":in_color_matrix={colors.matrix_name}:in_range={value_range}"
     return [
         *([_DEINTERLACE] if shape.is_interlaced else []),
         *upright(shape),
         ("scale", f"{_EXACT}{meaning}:out_range=full"),
-        ("format", "pix_fmts=rgb24"),
+        ("format", f"pix_fmts={rgb}"),
     ]
-
-
-def _matrix(colors: Colors) -> str:
-    return _MATRICES.get(colors.matrix, "bt709")
 
 
 def _picture(frame: VideoFrame, ticks: int) -> tuple[Picture, Luma]:
     width, height = LUMA_SIZE
     small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA")
-    return Picture(_bytes(frame), ticks), _bytes(small)
-
-
-def _bytes(frame: VideoFrame) -> NDArray[np.uint8]:
-    """The frame's values; the formats asked for here hold bytes, others hold wider numbers."""
-    return frame.to_ndarray().astype(np.uint8, copy=False)
+    pixels = frame.to_ndarray()
+    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
+    return Picture(pixels[..., :3], ticks, alpha), small.to_ndarray().astype(np.uint8, copy=False)

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import torch
 
+from gpu_worker.contract import Output
 from gpu_worker.engine.cuts import number_shots
-from gpu_worker.engine.pictures import FrameMaker, Picture, Pixels, read_pictures
+from gpu_worker.engine.errors import writing
+from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.join import join
+from gpu_worker.engine.pictures import Picture, Pixels, read_pictures
 from gpu_worker.engine.presets import Networks
 from gpu_worker.engine.report import Restored
+from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.shots import Look, Pace, Shot
-from gpu_worker.engine.video import Colors, VideoSource, VideoWriter, measure, writing
+from gpu_worker.engine.video import VideoSource
 
 
 class Restorer:
@@ -41,26 +46,31 @@ class Restorer:
 
     @torch.inference_mode()
     def restore(
-        self, source_path: Path, result_path: Path, look: Look, *, on_frame: Callable[[int], None]
+        self,
+        source_path: Path,
+        result_path: Path,
+        look: Look,
+        *,
+        on_frame: Callable[[int], None],
+        output: Output = Output.H264,
     ) -> Restored:
         """Restores a file; `on_frame` hears the number of frames done. Raises `WorkerError`."""
+        segment = result_path.with_name(result_path.name + ".segment")
         with closing(VideoSource(source_path)) as source:
-            frames = source.frames()
-            first = next(frames)
-            colors = Colors.of(first[0])
-            pictures = read_pictures(itertools.chain([first], frames), colors)
-            to_frame = FrameMaker(colors)
-            with writing():
-                writer = VideoWriter(
-                    result_path, source=source, width=look.width, height=look.height, colors=colors
-                )
-                with closing(writer):
+            result_format = ResultFormat.of(source, output, width=look.width, height=look.height)
+            # The networks' picture has 8 bits still.
+            pictures = read_pictures(source.frames(), source.colors)
+            try:
+                with writing(), closing(SegmentWriter(segment, result_format)) as writer:
                     restored = self.pictures(number_shots(pictures), look)
                     for num_done, (pixels, ticks) in enumerate(restored, start=1):
-                        writer.write(to_frame.frame(pixels), ticks)
+                        writer.write(pixels, ticks)
                         on_frame(num_done)
                     writer.finish()
-        return Restored(measured=measure(result_path), num_audio_tracks_lost=writer.num_lost_sound_tracks)
+                joined = join([segment], result_path, source=source, result_format=result_format)
+            finally:
+                segment.unlink(missing_ok=True)
+        return Restored(measured=joined.measured, num_audio_tracks_lost=joined.num_audio_tracks_lost)
 
     @torch.inference_mode()
     def pictures(self, numbered: Iterator[tuple[Picture, int]], look: Look) -> Iterator[tuple[Pixels, int]]:

@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from gpu_worker.engine.colors import Colors
 from gpu_worker.engine.cuts import LUMA_SIZE, Luma, number_shots
 from gpu_worker.engine.pictures import read_pictures
-from gpu_worker.engine.video import Colors, VideoSource
+from gpu_worker.engine.video import VideoSource
 from tests import samples
 
 

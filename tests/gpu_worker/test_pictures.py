@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker.engine.pictures import FrameMaker, read_pictures
-from gpu_worker.engine.video import Colors, VideoSource, VideoWriter
+from gpu_worker.contract import Output
+from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.segment_writer import SegmentWriter
+from gpu_worker.engine.video import VideoSource
 from tests import samples
 from tests.gpu_worker.test_cpu_engine import distance, first_picture
 
@@ -20,15 +22,12 @@ from tests.gpu_worker.test_cpu_engine import distance, first_picture
 def test_colors_survive_the_way_through_rgb(name: str, tmp_path: Path) -> None:
     result = tmp_path / "result.mp4"
     with closing(VideoSource(samples.path(name))) as source:
-        frames = list(islice(source.frames(), 3))
-        colors = Colors.of(frames[0][0])
-        pictures = [picture for picture, _ in read_pictures(frames, colors)]
+        pictures = [picture for picture, _ in islice(source.pictures(), 3)]
         height, width = pictures[0].size
-        writer = VideoWriter(result, source=source, width=width, height=height, colors=colors)
-        with closing(writer):
-            maker = FrameMaker(colors)
+        result_format = ResultFormat.of(source, Output.H264, width=width, height=height)
+        with closing(SegmentWriter(result, result_format)) as writer:
             for picture in pictures:
-                writer.write(maker.frame(picture.pixels), picture.ticks)
+                writer.write(picture.pixels, picture.ticks)
             writer.finish()
     # What the encoder and 4:2:0 lose; a wrong matrix, range or turn is several times as much.
     assert distance(first_picture(samples.path(name)), first_picture(result)) < 3.5
@@ -36,6 +35,6 @@ def test_colors_survive_the_way_through_rgb(name: str, tmp_path: Path) -> None:
 
 def test_deinterlacing_keeps_every_moment() -> None:
     with closing(VideoSource(samples.path("interlaced.mp4"))) as source:
-        frames = list(source.frames())
-        pictures = [picture for picture, _ in read_pictures(frames, Colors.of(frames[0][0]))]
-    assert [picture.ticks for picture in pictures] == [ticks for _, ticks in frames]
+        wanted = [ticks for _, ticks in source.frames()]
+    with closing(VideoSource(samples.path("interlaced.mp4"))) as source:
+        assert [picture.ticks for picture, _ in source.pictures()] == wanted
