@@ -5,6 +5,7 @@ Every document is a JSON object that carries `version`; readers refuse a version
 
     site    --RestoreRequest-->  worker      (the job's `input`)
     worker  --Progress-------->  site        (RunPod's `output` while IN_PROGRESS)
+    worker  --Journal--------->  storage     (what is finished so far: read again by whoever takes the job over)
     worker  --Manifest-------->  storage     (uploaded after the result: the proof that the job is done)
     worker  --Manifest-------->  site        (RunPod's `output` when COMPLETED: a hint, storage is the truth)
     worker  --error string---->  site        (`<error code>: <detail for operators>` when FAILED)
@@ -14,18 +15,30 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import re
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 #: Bounds that both sides check, so that the site never submits what the worker refuses.
 MAX_SIDE: Final = 8192
 MAX_SEED: Final = 2**32 - 1
+MAX_STRENGTH: Final = 100
 SP_SIZES: Final = (1, 2, 4)
+#: Fewer would make joints everywhere, more would make a lost machine dear.
+MIN_SEGMENT_FRAMES: Final = 8
+#: Each segment needs two addresses, and RunPod takes at most 10 MiB of input.
+MAX_SEGMENTS: Final = 1000
+#: S3's own bound on the parts of one upload.
+MAX_PARTS: Final = 10_000
+MAX_PINS: Final = 100
+_MAX_FRAMES: Final = 2**31
 
 
 class ContractError(ValueError):
@@ -47,6 +60,15 @@ class Model(enum.StrEnum):
     SEEDVR2_3B = "seedvr2-3b"
 
 
+class ColorFix(enum.StrEnum):
+    """The corrections on offer. `WAVELET`, the default, looks at one frame at a time: chunks never show."""
+
+    NONE = "none"
+    WAVELET = "wavelet"
+    LAB = "lab"
+    ADAIN = "adain"
+
+
 class Output(enum.StrEnum):
     """What a result is written as; every kind but H264 holds more than 8 bits."""
 
@@ -65,6 +87,7 @@ class Stage(enum.StrEnum):
 
     DOWNLOADING = "downloading"
     RESTORING = "restoring"
+    JOINING = "joining"
     UPLOADING = "uploading"
 
 
@@ -79,6 +102,7 @@ class ErrorCode(enum.StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     OUT_OF_DISK = "out_of_disk"
     ENGINE_FAILED = "engine_failed"
+    ENGINE_STUCK = "engine_stuck"
     UPLOAD_FAILED = "upload_failed"
     WORKER_LOST = "worker_lost"
     RESULT_MISSING = "result_missing"
@@ -138,13 +162,19 @@ def parse_error(text: str | None) -> tuple[ErrorCode, str]:
         return ErrorCode.ENGINE_FAILED, text or "no reason was given"
 
 
+#: Frames `start` to `end` (exclusive), counted from 0 in the order in which they are shown.
+Frames = tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """What a request, a progress report and a manifest have in common: their way into JSON and back."""
+    """What all documents have in common: their way into JSON and back."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the document as a JSON object."""
-        return dataclasses.asdict(self)
+        document = _plain(dataclasses.asdict(self))
+        assert isinstance(document, dict)
+        return document
 
     @classmethod
     def from_json(cls, document: object) -> Self:
@@ -153,11 +183,58 @@ class Document:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentStore(Document):
+    """Where the finished segments of a restoration are kept, so that whoever takes it over goes on after them.
+
+    `frames` is the least number of frames of a segment but the last. Segment number k is put to `put[k]` and
+    read from `get[k]`; one beyond them is made, but not kept. `journal_get` and `journal_put` are the addresses
+    of the `Journal`, which is there from the first finished segment on.
+    """
+
+    frames: int
+    journal_get: str
+    journal_put: str
+    put: tuple[str, ...]
+    get: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_range("segments.frames", self.frames, MIN_SEGMENT_FRAMES, _MAX_FRAMES)
+        _check_addresses(
+            "segments", (self.journal_get, self.journal_put, *self.put, *self.get), limit=2 * MAX_SEGMENTS + 2
+        )
+        if len(self.put) != len(self.get):
+            raise ContractError(
+                f"segments has {len(self.put)} addresses to put and {len(self.get)} to get; expected as many"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultParts(Document):
+    """Where a result that is larger than one request may be goes: S3's upload in parts, begun by the site.
+
+    Part number k, from 1 on, is put to `put[k - 1]`; all but the last have `part_bytes`. `complete` takes S3's
+    list of parts and makes the result of them.
+    """
+
+    part_bytes: int
+    put: tuple[str, ...]
+    complete: str
+
+    def __post_init__(self) -> None:
+        _check_range("result_parts.part_bytes", self.part_bytes, 1, 5 * 2**30)
+        _check_addresses("result_parts", (self.complete, *self.put), limit=MAX_PARTS + 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RestoreRequest(Document):
     """One job's input.
 
     Sizes are in pixels of the upright picture with square pixels; URLs are presigned and short-lived.
-    `attempt_id` names the attempt, so that a job delivered twice is recognised as the same one.
+    `attempt_id` names the attempt, so that a job delivered twice is recognised as the same one. `sp_size` is
+    the number of GPUs to use; a worker that has fewer uses what it has.
+
+    `range` makes the result of these frames alone; `pins` are ranges at whose ends segments end as well, so
+    that segments of a preview are segments of the whole.
     """
 
     attempt_id: str
@@ -172,6 +249,13 @@ class RestoreRequest(Document):
     seed: int
     num_frames: int | None = None
     source_sha256: str | None = None
+    strength: int = MAX_STRENGTH
+    color_fix: ColorFix = ColorFix.WAVELET
+    output: Output = Output.H264
+    range: Frames | None = None
+    pins: tuple[Frames, ...] = ()
+    segments: SegmentStore | None = None
+    result_parts: ResultParts | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -182,8 +266,7 @@ class RestoreRequest(Document):
                 f"attempt_id is {self.attempt_id!r}; accepted are 1-64 letters, digits, - and _"
             )
         for name in ("source_url", "result_url", "manifest_url"):
-            if not re.match(r"https?://[^/\s]+", getattr(self, name)):
-                raise ContractError(f"{name} is not an http or https address")
+            _check_addresses(name, (getattr(self, name),), limit=1)
         _check_range("source_bytes", self.source_bytes, 1, 2**44)
         for name in ("res_w", "res_h"):
             _check_range(name, getattr(self, name), 16, MAX_SIDE)
@@ -192,10 +275,19 @@ class RestoreRequest(Document):
         if self.sp_size not in SP_SIZES:
             raise ContractError(f"sp_size is {self.sp_size}; accepted are {', '.join(map(str, SP_SIZES))}")
         _check_range("seed", self.seed, 0, MAX_SEED)
+        _check_range("strength", self.strength, 0, MAX_STRENGTH)
         if self.num_frames is not None:
-            _check_range("num_frames", self.num_frames, 1, 2**31)
-        if self.source_sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.source_sha256):
-            raise ContractError("source_sha256 is not 64 hexadecimal digits")
+            _check_range("num_frames", self.num_frames, 1, _MAX_FRAMES)
+        _check_sha256("source_sha256", self.source_sha256)
+        self._check_frames()
+
+    def _check_frames(self) -> None:
+        if self.range is not None:
+            _check_frames("range", self.range)
+        if len(self.pins) > MAX_PINS:
+            raise ContractError(f"pins has {len(self.pins)} ranges; accepted are at most {MAX_PINS}")
+        for pin in self.pins:
+            _check_frames("pins", pin)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +295,8 @@ class Progress(Document):
     """How far a job is.
 
     `sequence` grows by one with each report of an attempt: the site drops a report that is not newer than the
-    last one, because RunPod's SDK does not keep their order.
+    last one, because RunPod's SDK does not keep their order. Frames and segments that an earlier worker has
+    finished count as done. `num_segments` is an expectation until the whole video has been read.
     """
 
     attempt_id: str
@@ -211,34 +304,92 @@ class Progress(Document):
     stage: Stage
     num_frames_done: int = 0
     num_frames: int | None = None
+    num_segments_done: int = 0
+    num_segments: int | None = None
     version: int = VERSION
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JournalEntry(Document):
+    """One finished segment: its number, its frames, and the file that storage holds."""
+
+    index: int
+    start: int
+    end: int
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _check_range("index", self.index, 0, _MAX_FRAMES)
+        _check_frames("segment", (self.start, self.end))
+        _check_range("bytes", self.bytes, 1, 2**44)
+        _check_sha256("sha256", self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Journal(Document):
+    """What is finished of a restoration. It is written after the segment that it names is in storage.
+
+    `fingerprint` stands for everything that the segments depend on: source, settings, and the programs that
+    made them. Segments of another fingerprint cannot be joined with new ones.
+    """
+
+    fingerprint: str
+    segments: tuple[JournalEntry, ...]
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        _check_sha256("fingerprint", self.fingerprint)
+        indices = [entry.index for entry in self.segments]
+        if indices != sorted(set(indices)):
+            raise ContractError("segments of a journal are in order, each once")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest(Document):
     """What a finished job produced; uploaded after the result, so that its presence proves the result.
 
-    `frame_rate` is an exact fraction such as `30000/1001`; `seconds_*` are wall-clock seconds of each stage.
-    `num_audio_tracks_lost` counts the source's sound tracks that no decoder could read.
+    `model` is the checkpoint that ran, empty for the CPU engine. `frame_rate` is an exact fraction such as
+    `30000/1001`. `lost` names in words for operators the source's tracks that the result does not have.
+    `segments_reused` were finished by an earlier worker. `seconds` has the wall-clock seconds of each step of
+    the job and, where the engine tells them, the busy seconds of its stages; `bottleneck` is a sentence when one
+    of them held up the others.
     """
 
     attempt_id: str
     engine: Engine
-    result_bytes: int
-    result_sha256: str
+    model: str
+    seed: int
+    output: Output
+    media_type: str
+    bit_depth: int
     width: int
     height: int
     num_frames: int
     frame_rate: str
     duration_seconds: float
-    num_audio_tracks: int
-    seed: int
-    seconds_download: float
-    seconds_restore: float
+    result_bytes: int
+    result_sha256: str
+    num_audio_tracks: int = 0
+    num_audio_tracks_lost: int = 0
+    num_subtitle_tracks: int = 0
+    num_subtitle_tracks_lost: int = 0
+    lost: tuple[str, ...] = ()
+    segments_made: int = 1
+    segments_reused: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    bottleneck: str = ""
     gpus: int = 0
     gpu_name: str = ""
-    num_audio_tracks_lost: int = 0
     version: int = VERSION
+
+    def __post_init__(self) -> None:
+        for name in ("result_bytes", "width", "height", "num_frames", "bit_depth"):
+            _check_range(name, getattr(self, name), 1, 2**44)
+        _check_sha256("result_sha256", self.result_sha256)
+
+
+# --- Checks -------------------------------------------------------------------------------------------------
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -246,19 +397,40 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         raise ContractError(f"{name} is {value}; accepted are {low} to {high}")
 
 
-_READERS: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
-    "str": ((str,), "text"),
-    "str | None": ((str, type(None)), "text or null"),
-    "int": ((int,), "a whole number"),
-    "int | None": ((int, type(None)), "a whole number or null"),
-    "float": ((int, float), "a number"),
-}
-_ENUMS: Final[Mapping[str, type[enum.StrEnum]]] = {
-    "Model": Model,
-    "Output": Output,
-    "Stage": Stage,
-    "Engine": Engine,
-}
+def _check_frames(name: str, frames: Frames) -> None:
+    start, end = frames
+    if not 0 <= start < end <= _MAX_FRAMES:
+        raise ContractError(f"{name} has frames {start} to {end}; expected a start before its end, from 0 on")
+
+
+def _check_sha256(name: str, value: str | None) -> None:
+    if value is not None and not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ContractError(f"{name} is not 64 hexadecimal digits")
+
+
+def _check_addresses(name: str, addresses: tuple[str, ...], *, limit: int) -> None:
+    """Addresses are secrets: the error names the field alone."""
+    if len(addresses) > limit:
+        raise ContractError(f"{name} has {len(addresses)} addresses; accepted are at most {limit}")
+    if not all(re.match(r"https?://[^/\s]+", address) for address in addresses):
+        raise ContractError(f"{name} is not an http or https address")
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+_WORDS: Final[Mapping[type, str]] = {str: "text", int: "a whole number", float: "a number"}
+
+
+def _plain(value: object) -> object:
+    """Returns a value with lists in place of tuples, as JSON gives it back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+@functools.cache
+def _declared(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _fields(cls: Any, document: object) -> dict[str, Any]:
@@ -269,23 +441,45 @@ def _fields(cls: Any, document: object) -> dict[str, Any]:
     if unknown := sorted(map(str, set(document) - set(declared))):
         raise ContractError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(declared)}")
     values: dict[str, Any] = {}
-    for name, field in declared.items():
-        if name not in document:
-            if field.default is dataclasses.MISSING:
-                raise ContractError(f"{cls.__name__} misses {name}")
-            continue
-        values[name] = _read(name, str(field.type), document[name])
+    for name, known in declared.items():
+        if name in document:
+            values[name] = _read(name, _declared(cls)[name], document[name])
+        elif known.default is known.default_factory is dataclasses.MISSING:
+            raise ContractError(f"{cls.__name__} misses {name}")
     return values
 
 
-def _read(name: str, declared: str, value: object) -> object:
-    if declared in _ENUMS:
-        accepted = _ENUMS[declared]
-        if value not in list(accepted):
-            raise ContractError(f"{name} is {value!r}; accepted are {', '.join(accepted)}")
-        return accepted(str(value))
-    types, words = _READERS[declared]
+def _read(name: str, declared: Any, value: object) -> Any:
+    """Reads a value as the type that a field declares."""
+    if isinstance(declared, types.UnionType):
+        (inner,) = set(typing.get_args(declared)) - {type(None)}
+        return None if value is None else _read(name, inner, value)
+    if typing.get_origin(declared) is tuple:
+        return _read_list(name, typing.get_args(declared), value)
+    if typing.get_origin(declared) is dict:
+        return _read_table(name, typing.get_args(declared)[1], value)
+    if issubclass(declared, Document):
+        return declared.from_json(value)
+    if issubclass(declared, enum.StrEnum):
+        if value not in list(declared):
+            raise ContractError(f"{name} is {value!r}; accepted are {', '.join(declared)}")
+        return declared(str(value))
     # bool is an int in Python, but `true` is not a number in JSON.
-    if isinstance(value, bool) or not isinstance(value, types):
-        raise ContractError(f"{name} is {value!r}; expected {words}")
+    accepted = (int, float) if declared is float else declared
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ContractError(f"{name} is {value!r}; expected {_WORDS[declared]}")
     return value
+
+
+def _read_list(name: str, declared: tuple[Any, ...], value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ContractError(f"{name} is a {type(value).__name__}; expected a list")
+    if declared[-1] is not Ellipsis and len(value) != len(declared):
+        raise ContractError(f"{name} has {len(value)} items; expected {len(declared)}")
+    return tuple(_read(name, declared[0], item) for item in value)
+
+
+def _read_table(name: str, declared: Any, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ContractError(f"{name} is a {type(value).__name__}; expected a JSON object")
+    return {str(key): _read(name, declared, item) for key, item in value.items()}

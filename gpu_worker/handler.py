@@ -100,8 +100,11 @@ async def _steps(
         report,
         result_bytes=result.stat().st_size,
         result_sha256=await asyncio.to_thread(sha256_of, result),
-        seconds_download=downloaded_at - started_at,
-        seconds_restore=restored_at - downloaded_at,
+        seconds={
+            "download": round(downloaded_at - started_at, 3),
+            "restore": round(restored_at - downloaded_at, 3),
+            "upload": round(time.monotonic() - restored_at, 3),
+        },
     )
     # Last of all: its presence proves that the result is whole.
     document = json.dumps(manifest.to_json()).encode()
@@ -116,12 +119,15 @@ def _manifest(
     *,
     result_bytes: int,
     result_sha256: str,
-    seconds_download: float,
-    seconds_restore: float,
+    seconds: dict[str, float],
 ) -> Manifest:
     return Manifest(
         attempt_id=request.attempt_id,
         engine=settings.engine,
+        model="",
+        output=request.output,
+        media_type=_RESULT_TYPE,
+        bit_depth=8,
         result_bytes=result_bytes,
         result_sha256=result_sha256,
         width=report.width,
@@ -132,8 +138,7 @@ def _manifest(
         num_audio_tracks=report.num_audio_tracks,
         num_audio_tracks_lost=report.num_audio_tracks_lost,
         seed=request.seed,
-        seconds_download=round(seconds_download, 3),
-        seconds_restore=round(seconds_restore, 3),
+        seconds=seconds,
     )
 
 

@@ -38,6 +38,9 @@ _FAILURES: Final[dict[ErrorCode, Failure]] = {
         _("The machine ran out of space."), _("Cut the video into shorter pieces and restore those.")
     ),
     ErrorCode.ENGINE_FAILED: Failure(_("The restoration itself went wrong on the machine."), _TRY_AGAIN),
+    ErrorCode.ENGINE_STUCK: Failure(
+        _("The restoration stood still on the machine and was ended."), _TRY_AGAIN
+    ),
     ErrorCode.UPLOAD_FAILED: Failure(_("The machine could not hand over the result."), _TRY_AGAIN),
     ErrorCode.WORKER_LOST: Failure(_("The machine went away in the middle of the work."), _TRY_AGAIN),
     ErrorCode.RESULT_MISSING: Failure(_("The machine finished without handing over a result."), _TRY_AGAIN),

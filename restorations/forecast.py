@@ -6,7 +6,6 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from gpu_worker.contract import Stage
 from restorations.models import Restoration
 
 
@@ -20,7 +19,7 @@ def time_left(restoration: Restoration, *, now: datetime | None = None) -> tuple
         return None
     now = now or timezone.now()
     done, total = restoration.num_frames_done, restoration.num_frames
-    if restoration.stage == Stage.UPLOADING.value:
+    if restoration.is_being_saved:
         return 1, 30
     if not (restoration.started_at and done and total):
         expected = restoration.expected_seconds

@@ -271,6 +271,11 @@ class Restoration(TenantModel):
         return self.status in self.ACTIVE
 
     @property
+    def is_being_saved(self) -> bool:
+        """True once all frames are done and the result is on its way into storage."""
+        return self.stage in (Stage.JOINING.value, Stage.UPLOADING.value)
+
+    @property
     def is_downloadable(self) -> bool:
         """True while storage holds the result."""
         return self.status == self.Status.SUCCEEDED

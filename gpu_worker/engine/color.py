@@ -6,21 +6,13 @@ network's output, style the pre-processed source of the same size. No function c
 
 from __future__ import annotations
 
-import enum
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-
-class ColorFix(enum.Enum):
-    """The corrections on offer. `WAVELET`, the default, looks at one frame at a time: chunks never show."""
-
-    NONE = "none"
-    WAVELET = "wavelet"
-    LAB = "lab"
-    ADAIN = "adain"
+from gpu_worker.contract import ColorFix
 
 
 def fix_color(content: Tensor, style: Tensor, method: ColorFix) -> Tensor:

@@ -15,8 +15,7 @@ from typing import Final
 
 import torch
 
-from gpu_worker.contract import MAX_SEED, ErrorCode, WorkerError
-from gpu_worker.engine.color import ColorFix
+from gpu_worker.contract import MAX_SEED, ColorFix, ErrorCode, WorkerError
 from gpu_worker.engine.lifeline import die_with_parent
 from gpu_worker.engine.planner import DoesNotFit, Work, plan_length
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks

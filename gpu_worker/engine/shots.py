@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.contract import ColorFix, ErrorCode, WorkerError
 from gpu_worker.diffusion.noise import frame_noise
 from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, sample
-from gpu_worker.engine.color import ColorFix, fix_color, quantize
+from gpu_worker.engine.color import fix_color, quantize
 from gpu_worker.engine.pictures import Picture, Pixels
 from gpu_worker.engine.planner import Window, halved, next_window, overlap_of
 from gpu_worker.engine.preprocess import (

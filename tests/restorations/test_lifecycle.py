@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from billing import ledger
 from billing.models import CreditEntry
-from gpu_worker.contract import Engine, ErrorCode, Manifest, Progress, Stage
+from gpu_worker.contract import Engine, ErrorCode, Manifest, Output, Progress, Stage
 from restorations import dispatch, lifecycle, objects, repair
 from restorations.models import Attempt, Restoration
 from restorations.runpod import JobState, JobStatus
@@ -33,8 +33,11 @@ def deliver(attempt: Attempt, *, result: bytes = b"a video", **changes: object) 
         "duration_seconds": 4.0,
         "num_audio_tracks": 1,
         "seed": 42,
-        "seconds_download": 0.1,
-        "seconds_restore": 2.0,
+        "model": "",
+        "output": Output.H264,
+        "media_type": "video/mp4",
+        "bit_depth": 8,
+        "seconds": {"download": 0.1, "restore": 2.0},
     }
     manifest = Manifest(**(values | changes))
     objects.save(attempt.result_key, io.BytesIO(result))

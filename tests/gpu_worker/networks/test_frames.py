@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_worker.engine.color import ColorFix, adain, fix_color, lab, low_pass, match_ranks, quantize, wavelet
+from gpu_worker.contract import ColorFix
+from gpu_worker.engine.color import adain, fix_color, lab, low_pass, match_ranks, quantize, wavelet
 from gpu_worker.engine.preprocess import (
     area_geometry,
     crossfade,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpu_worker.contract import ErrorCode, WorkerError
-from gpu_worker.engine.color import ColorFix, quantize
+from gpu_worker.contract import ColorFix, ErrorCode, WorkerError
+from gpu_worker.engine.color import quantize
 from gpu_worker.engine.pictures import Picture, Pixels
 from gpu_worker.engine.planner import num_latents, windows
 from gpu_worker.engine.preprocess import exact_geometry, from_network, to_network

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from gpu_worker.contract import ColorFix
 from gpu_worker.diffusion.noise import chunk_noise, frame_noise
 from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, sample
-from gpu_worker.engine.color import ColorFix, fix_color, quantize
+from gpu_worker.engine.color import fix_color, quantize
 from gpu_worker.engine.preprocess import exact_geometry, from_network, repeat_last, to_network
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 
