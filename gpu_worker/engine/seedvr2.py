@@ -17,7 +17,7 @@ import torch
 
 from gpu_worker.contract import MAX_SEED, ColorFix, ErrorCode, WorkerError
 from gpu_worker.engine.lifeline import die_with_parent
-from gpu_worker.engine.planner import DoesNotFit, Work, plan_length
+from gpu_worker.engine.planner import DoesNotFit, Work, plan
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 from gpu_worker.engine.report import OnFrame, Restored, report_to_worker
 from gpu_worker.engine.restorer import Restorer
@@ -93,7 +93,7 @@ def _window_length(options: argparse.Namespace, device: torch.device) -> int:
     )
     free_bytes = free_memory(device) if options.memory_gib is None else int(options.memory_gib * _GIBIBYTE)
     try:
-        return plan_length(work, free_bytes)
+        return plan(work, free_bytes).window_length
     except DoesNotFit as error:
         raise WorkerError(ErrorCode.OUT_OF_MEMORY, str(error)) from error
 
