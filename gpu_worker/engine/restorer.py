@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ from gpu_worker.engine.cuts import number_shots
 from gpu_worker.engine.errors import writing
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.join import join
+from gpu_worker.engine.phases import Evictable
 from gpu_worker.engine.pictures import Picture, Pixels, read_pictures
+from gpu_worker.engine.planner import Plan
 from gpu_worker.engine.presets import Networks
 from gpu_worker.engine.report import Restored
 from gpu_worker.engine.segment_writer import SegmentWriter
@@ -29,10 +32,12 @@ from gpu_worker.engine.video import VideoSource
 class Restorer:
     """Restores videos with one set of networks; the networks stay loaded from one video to the next."""
 
-    def __init__(self, networks: Networks, *, window_length: int) -> None:
-        """Takes loaded networks, and the longest window in latents from `planner.plan_length`."""
+    def __init__(self, networks: Networks, plan: Plan) -> None:
+        """Takes loaded networks, and how they go through the memory."""
         self._networks = networks
-        self._pace = Pace(length=window_length)
+        self._pace = Pace(length=plan.window_length, mode=plan.mode, tiles=plan.tiles)
+        self._transformer = Evictable(networks.transformer, networks.prompt.device)
+        networks.vae.execution = replace(networks.vae.execution, frames_per_call=plan.frames_per_call)
         with torch.inference_mode():
             # The released sampler's one step starts from pure noise, at 1000.
             self._condition = networks.transformer.condition(
@@ -83,6 +88,7 @@ class Restorer:
         for _, group in itertools.groupby(numbered, key=lambda one: (one[1], one[0].size)):
             shot = Shot(
                 networks=self._networks,
+                transformer=self._transformer,
                 condition=self._condition,
                 look=look,
                 pace=self._pace,

@@ -17,7 +17,7 @@ import torch
 
 from gpu_worker.contract import MAX_SEED, ColorFix, ErrorCode, WorkerError
 from gpu_worker.engine.lifeline import die_with_parent
-from gpu_worker.engine.planner import DoesNotFit, Work, plan
+from gpu_worker.engine.planner import DoesNotFit, Plan, Work, plan
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 from gpu_worker.engine.report import OnFrame, Restored, report_to_worker
 from gpu_worker.engine.restorer import Restorer
@@ -59,12 +59,12 @@ def restore_file(options: argparse.Namespace, on_frame: OnFrame) -> Restored:
     """Does what the options say. Raises `WorkerError`."""
     look = _look(options)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    length = _window_length(options, device)
+    chosen = _plan(options, device)
     try:
-        restorer = Restorer(_networks(options, device), window_length=length)
+        restorer = Restorer(_networks(options, device), chosen)
         return restorer.restore(options.source, options.result, look, on_frame=on_frame)
     except RuntimeError as error:
-        # The transformer's windows shrink; what is left are the weights and the VAE, which have no smaller size.
+        # The transformer's windows shrink; what is left are the weights and the VAE, whose sizes were planned.
         if not is_out_of_memory(error):
             raise
         raise WorkerError(ErrorCode.OUT_OF_MEMORY, "weights and VAE do not fit") from error
@@ -85,7 +85,7 @@ def _look(options: argparse.Namespace) -> Look:
         raise WorkerError(ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-def _window_length(options: argparse.Namespace, device: torch.device) -> int:
+def _plan(options: argparse.Namespace, device: torch.device) -> Plan:
     source = VideoSource(options.source)
     source.close()
     work = Work(
@@ -93,7 +93,7 @@ def _window_length(options: argparse.Namespace, device: torch.device) -> int:
     )
     free_bytes = free_memory(device) if options.memory_gib is None else int(options.memory_gib * _GIBIBYTE)
     try:
-        return plan(work, free_bytes).window_length
+        return plan(work, free_bytes)
     except DoesNotFit as error:
         raise WorkerError(ErrorCode.OUT_OF_MEMORY, str(error)) from error
 

@@ -2,6 +2,7 @@
 
     pictures -> VAE encoder -> latents -> transformer in windows -> blended latents -> VAE decoder -> pictures
 
+The planner decides whether the stages run side by side or one after the other; the values are the same.
 The VAE streams: pushing a shot through in slices of one latent gives the values of pushing it through at
 once. Only the transformer sees windows; where two overlap, their results are blended in latent space.
 
@@ -26,8 +27,9 @@ from gpu_worker.contract import ColorFix, ErrorCode, WorkerError
 from gpu_worker.diffusion.noise import frame_noise
 from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, sample
 from gpu_worker.engine.color import fix_color, quantize
+from gpu_worker.engine.phases import Evictable, Parked
 from gpu_worker.engine.pictures import Picture, Pixels
-from gpu_worker.engine.planner import Window, halved, next_window, overlap_of
+from gpu_worker.engine.planner import Mode, Tiles, Window, halved, next_window, overlap_of
 from gpu_worker.engine.preprocess import (
     FRAMES_PER_LATENT,
     Geometry,
@@ -37,6 +39,7 @@ from gpu_worker.engine.preprocess import (
 )
 from gpu_worker.engine.presets import Networks
 from gpu_worker.models.dit import Condition
+from gpu_worker.models.tiling import Codec, decoder_layout, encoder_layout, stream_tiled
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +68,13 @@ class Look:
 
 @dataclass(kw_only=True, slots=True)
 class Pace:
-    """The window's length in latents. It halves when memory runs out and stays so for later shots and jobs."""
+    """How shots go through the memory. `length` of the windows, in latents, halves when memory runs out and stays
+    so for later shots and jobs.
+    """
 
     length: int
+    mode: Mode = Mode.STREAMING
+    tiles: Tiles | None = None
 
     def slow_down(self, error: Exception) -> None:
         """Halves the length. Raises `WorkerError` when it cannot be shorter."""
@@ -83,6 +90,7 @@ class Shot:
     """One shot on its way. `first_latent` is its place in the whole video, by which its noise is keyed."""
 
     networks: Networks
+    transformer: Evictable
     condition: Condition
     look: Look
     pace: Pace
@@ -95,23 +103,69 @@ class Shot:
         """Yields each picture of the shot restored, with its moment. All pictures have one size."""
         first = next(pictures)
         geometry = exact_geometry(first.size, (self.look.height, self.look.width))
-        latents = self._denoise(self._encode(first, pictures, geometry))
-        for clip in self._decode(latents):
+        encoded = self._encode(first, pictures, geometry)
+        streams = self.pace.mode is Mode.STREAMING
+        clips = self._decode(self._denoise(encoded)) if streams else self._in_phases(encoded)
+        for clip in clips:
             yield from self._finish(clip, geometry)
+
+    def _in_phases(self, encoded: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The three stages one after the other: each has the device for itself, the shot waits on the host."""
+        evicts = self.pace.mode is Mode.EVICTING
+        if evicts:
+            self.transformer.evict()
+        latents = Parked(encoded)
+        self.transformer.restore()
+        results = Parked(self._denoise(latents.back()))
+        if evicts:
+            self.transformer.evict()
+        yield from self._decode(results.back())
 
     def _encode(self, first: Picture, pictures: Iterator[Picture], geometry: Geometry) -> Iterator[Tensor]:
         """Yields the shot's latents one by one, each `[h, w, 16]`."""
-        vae = self.networks.vae
-        stream = vae.stream()
-        for slice_ in _slices(first, pictures):
-            self.waiting.extend(slice_)
-            frames = self._clip(slice_, geometry)
-            # The first slice is one frame; a last one that is too short repeats its last frame.
-            missing = FRAMES_PER_LATENT - len(slice_) if stream.num_frames else 0
-            frames = torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1)], 1)
-            moments = vae.encode_slice(frames[None], stream, ends=False)
+        slices = _slices(first, pictures)
+        moments = self._encode_tiles(slices, geometry) if self.pace.tiles else self._moments(slices, geometry)
+        for moment in moments:
             self.num_latents += 1
-            yield vae.to_latent(moments.chunk(2, 1)[0])[0]
+            yield self.networks.vae.to_latent(moment.chunk(2, 1)[0])[0]
+
+    def _moments(self, slices: Iterator[list[Picture]], geometry: Geometry) -> Iterator[Tensor]:
+        encode = self._encoder()
+        for index, slice_ in enumerate(slices):
+            self.waiting.extend(slice_)
+            yield encode(self._frames(slice_, geometry, starts=index == 0))
+
+    def _encode_tiles(self, slices: Iterator[list[Picture]], geometry: Geometry) -> Iterator[Tensor]:
+        """The moments of a shot in tiles; its pictures wait, for every tile sees all of them."""
+        assert self.pace.tiles is not None
+        kept = list(slices)
+        self.waiting.extend(picture for slice_ in kept for picture in slice_)
+
+        def frames() -> Iterator[Tensor]:
+            return (self._frames(slice_, geometry, starts=i == 0) for i, slice_ in enumerate(kept))
+
+        layout = encoder_layout(geometry.network, tile=self.pace.tiles.size, overlap=self.pace.tiles.overlap)
+        for moments in stream_tiled(self._encoder, frames, layout, dtype=torch.float32):
+            yield moments.to(self.networks.prompt.device)
+
+    def _encoder(self) -> Codec:
+        """Begins a stream of the VAE's encoder."""
+        vae, stream = self.networks.vae, self.networks.vae.stream()
+        return lambda frames: vae.encode_slice(frames, stream, ends=False)
+
+    def _decoder(self) -> Codec:
+        """Begins a stream of the VAE's decoder."""
+        vae, stream = self.networks.vae, self.networks.vae.stream()
+        return lambda latent: vae.decode_slice(latent, stream, ends=False)
+
+    def _frames(self, slice_: list[Picture], geometry: Geometry, *, starts: bool) -> Tensor:
+        """The frames of one latent, `[1, 3, T, H, W]`: one where the shot starts, then four.
+
+        A last slice that is too short repeats its last frame.
+        """
+        frames = self._clip(slice_, geometry)
+        missing = 0 if starts else FRAMES_PER_LATENT - len(slice_)
+        return torch.cat([frames, frames[:, -1:].expand(-1, missing, -1, -1)], 1)[None]
 
     def _denoise(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yields the restored latents `[t, h, w, 16]`, in parts as they are ready."""
@@ -152,11 +206,20 @@ class Shot:
 
     def _decode(self, parts: Iterable[Tensor]) -> Iterator[Tensor]:
         """Yields the clip of each latent: the first one's has one frame, every other's four."""
-        vae = self.networks.vae
-        stream = vae.stream()
-        for part in parts:
-            for latent in part:
-                yield vae.decode_slice(vae.from_latent(latent[None]), stream, ends=False)[0]
+        vae, tiles = self.networks.vae, self.pace.tiles
+        latents = (vae.from_latent(latent[None]) for part in parts for latent in part)
+        if tiles is None:
+            decode = self._decoder()
+            for latent in latents:
+                yield decode(latent)[0]
+            return
+        kept = list(latents)
+        size = (kept[0].shape[-2], kept[0].shape[-1])
+        layout = decoder_layout(size, tile=tiles.size, overlap=tiles.overlap)
+        # Pixels of a whole shot wait on the host: 16 bits hold more than their last digit.
+        dtype = torch.float32 if kept[0].dtype == torch.float32 else torch.float16
+        for clip in stream_tiled(self._decoder, lambda: iter(kept), layout, dtype=dtype):
+            yield clip[0].to(kept[0].device)
 
     def _finish(self, clip: Tensor, geometry: Geometry) -> Iterator[tuple[Pixels, int]]:
         """Gives a clip its source's colors and its share in the result."""
