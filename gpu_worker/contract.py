@@ -179,7 +179,12 @@ class Document:
     @classmethod
     def from_json(cls, document: object) -> Self:
         """Reads a document; unknown, missing and wrongly typed fields are a `ContractError`."""
-        return cls(**_fields(cls, document))
+        return cls(**cls.read_fields(document))
+
+    @classmethod
+    def read_fields(cls, document: object) -> dict[str, Any]:
+        """Checks a JSON object and returns the constructor's arguments."""
+        return _fields(cls, document)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
