@@ -81,12 +81,12 @@ def inspect(video_id: UUID | str) -> None:
     video = _claim(video_id)
     if video is None:
         return
-    file = objects.path(video.storage_key)
     try:
         if video.num_inspections > MAX_INSPECTIONS:
             raise Unrestorable(Rejection.UNREADABLE)
-        facts = probe(file)
-        poster_key = previews.make_poster(video, file, facts.rotation)
+        with objects.local_copy(video.storage_key) as file:
+            facts = probe(file)
+            poster_key = previews.make_poster(video, file, facts.rotation)
     except Unrestorable as verdict:
         logger.info("video rejected video=%s reason=%s", video.pk, verdict.reason)
         _decide(video, Video.Status.REJECTED, rejection=verdict.reason.value)

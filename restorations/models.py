@@ -49,6 +49,11 @@ class Upload(TenantModel):
     part_bytes = models.PositiveIntegerField(_("bytes in a part"))
     storage_key = models.CharField(_("storage key"), max_length=255)
     storage_upload_id = models.CharField(_("id of the multipart upload"), max_length=1024)
+    has_checksums = models.BooleanField(
+        _("parts come with checksums"),
+        default=False,
+        help_text=_("Browsers compute them on secure pages only."),
+    )
 
     objects = UploadQuerySet.as_manager()
 
@@ -65,6 +70,22 @@ class Upload(TenantModel):
     def num_parts(self) -> int:
         """How many parts make the whole file."""
         return -(-self.size_bytes // self.part_bytes)
+
+
+class UploadPart(models.Model):
+    """The checksum that one part of an upload was signed with: the storage wants them again to join the parts."""
+
+    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="parts")
+    number = models.PositiveSmallIntegerField(_("number"))
+    sha256 = models.CharField(_("SHA-256 in Base64"), max_length=44)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["upload", "number"], name="upload_part_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.upload_id}/{self.number}"
 
 
 class VideoQuerySet(TenantQuerySet["Video"]):

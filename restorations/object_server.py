@@ -6,13 +6,15 @@ would collect them first.
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import mimetypes
+import re
 from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
 from django.core.signing import BadSignature
+from django.utils.http import content_disposition_header
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,31 +22,35 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from restorations import objects
+from restorations.stores import files
+from restorations.stores.media_types import media_type_of
 
-#: What browsers may show from our own origin; everything else is a download.
-_SHOWN: Final = {"video/mp4", "video/webm", "video/quicktime", "image/jpeg"}
+#: A list of ten thousand parts fits.
+_MAX_DOCUMENT_BYTES: Final = 2**21
+_NAMED_PART: Final = re.compile(
+    rb"<Part>\s*<PartNumber>(\d{1,5})</PartNumber>\s*<ETag>(?:\"|&quot;)?([0-9a-f]{32})(?:\"|&quot;)?</ETag>"
+)
 
 
-def _claim(request: Request, *verbs: str) -> objects.Claim:
+def _claim(request: Request, *verbs: str) -> files.Claim:
     try:
-        return objects.Claim.read(request.path_params["token"], *verbs)
-    except (BadSignature, IndexError, TypeError):
+        return files.Claim.read(request.path_params["token"], *verbs)
+    except (BadSignature, ValueError, TypeError):
         raise HTTPException(403, "This address is not valid, or no longer.") from None
 
 
 async def read_object(request: Request) -> Response:
     """Answers GET and HEAD: 200, or 206 to a range, without which players cannot seek."""
-    claim = _claim(request, objects.GET)
-    file = objects.path(claim.key)
+    claim = _claim(request, files.GET)
+    file = objects.file_store().path(claim.key)
     if not file.is_file():
         raise HTTPException(404, "This file has been deleted.")
-    media_type = mimetypes.guess_type(file.name)[0] or ""
     return FileResponse(
         file,
-        media_type=media_type if media_type in _SHOWN else "application/octet-stream",
-        filename=claim.download_name or None,
-        content_disposition_type="attachment",
+        media_type=media_type_of(claim.key),
         headers={
+            # Attachments play in <video> all the same.
+            "Content-Disposition": content_disposition_header(True, claim.download_name) or "attachment",
             "Cache-Control": "private, max-age=3600",
             "X-Content-Type-Options": "nosniff",
             # A file that somebody uploaded never runs as a page of ours.
@@ -55,8 +61,8 @@ async def read_object(request: Request) -> Response:
 
 async def write_object(request: Request) -> Response:
     """Answers PUT of a whole object or of one part; the answer's ETag is the MD5 of the bytes, as S3's."""
-    claim = _claim(request, objects.PUT, objects.PART)
-    staged, etag = await _receive(request, claim.max_bytes)
+    claim = _claim(request, files.PUT, files.PART)
+    staged, etag = await _receive(request, claim)
     try:
         await anyio.to_thread.run_sync(_keep, claim, staged, etag)
     except objects.ObjectMissing:
@@ -64,47 +70,72 @@ async def write_object(request: Request) -> Response:
     return Response(headers={"ETag": f'"{etag}"'})
 
 
-def _keep(claim: objects.Claim, staged: Path, etag: str) -> None:
-    if claim.verb == objects.PUT:
-        objects.commit(claim.key, staged)
-        return
-    upload_id, _, number = claim.key.partition("/")
-    objects.save_part(upload_id, int(number), staged, etag)
+def _keep(claim: files.Claim, staged: Path, etag: str) -> None:
+    if claim.verb == files.PUT:
+        objects.save_file(claim.key, staged)
+    else:
+        objects.file_store().save_part(claim.upload_id, claim.number, staged, etag)
 
 
-async def _receive(request: Request, max_bytes: int) -> tuple[Path, str]:
-    """Streams a body to a staged file; a body that is too long or breaks off leaves nothing behind."""
+async def join_parts(request: Request) -> Response:
+    """Answers POST of S3's `CompleteMultipartUpload` document: the parts that it names become the object."""
+    claim = _claim(request, files.JOIN)
+    if int(request.headers.get("content-length") or 0) > _MAX_DOCUMENT_BYTES:
+        raise HTTPException(413, "This list of parts is too long.")
+    named = [(int(number), etag.decode()) for number, etag in _NAMED_PART.findall(await request.body())]
+    try:
+        await anyio.to_thread.run_sync(_join, claim, named)
+    except objects.PartsMismatch:
+        raise HTTPException(400, "These are not the parts that arrived.") from None
+    return Response("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>", media_type="text/xml")
+
+
+def _join(claim: files.Claim, named: list[tuple[int, str]]) -> None:
+    objects.complete_multipart(claim.key, claim.upload_id, parts=named)
+
+
+async def _receive(request: Request, claim: files.Claim) -> tuple[Path, str]:
+    """Streams a body to a staged file; one that is not what was signed, or breaks off, leaves nothing behind."""
+    most = claim.max_bytes if claim.verb == files.PUT else claim.num_bytes
     announced = int(request.headers.get("content-length") or 0)
-    if announced > max_bytes:
-        raise HTTPException(413, f"At most {max_bytes} bytes fit here.")
-    staged = await anyio.to_thread.run_sync(objects.staging_path)
-    digest, received = hashlib.md5(usedforsecurity=False), 0
+    if most is not None and announced > most:
+        raise HTTPException(413, f"At most {most} bytes fit here.")
+    staged = await anyio.to_thread.run_sync(objects.file_store().staging_path)
+    tag, checksum, received = hashlib.md5(usedforsecurity=False), hashlib.sha256(), 0
     try:
         with staged.open("wb") as file:
             async for chunk in request.stream():
                 received += len(chunk)
-                if received > max_bytes:
-                    raise HTTPException(413, f"At most {max_bytes} bytes fit here.")
-                digest.update(chunk)
+                if most is not None and received > most:
+                    raise HTTPException(413, f"At most {most} bytes fit here.")
+                tag.update(chunk)
+                if claim.sha256:
+                    checksum.update(chunk)
                 file.write(chunk)
         if "content-length" in request.headers and received != announced:
             raise HTTPException(400, f"{announced} bytes were announced, {received} came.")
+        if claim.num_bytes is not None and received != claim.num_bytes:
+            raise HTTPException(400, f"{claim.num_bytes} bytes belong here, {received} came.")
+        if claim.sha256 and base64.b64encode(checksum.digest()).decode() != claim.sha256:
+            raise HTTPException(400, "These bytes are not the ones whose checksum was signed.")
     except ClientDisconnect:
         staged.unlink()
         raise HTTPException(400, "The connection was cut.") from None
     except BaseException:
         staged.unlink()
         raise
-    return staged, digest.hexdigest()
+    return staged, tag.hexdigest()
 
 
 async def dispatch(request: Request) -> Response:
     """Chooses by verb; whether the address permits it, its signature says."""
     if request.method in ("GET", "HEAD"):
         return await read_object(request)
+    if request.method == "POST":
+        return await join_parts(request)
     return await write_object(request)
 
 
 application = Starlette(
-    routes=[Route("/objects/{token}/{name}", dispatch, methods=["GET", "HEAD", "PUT"])],
+    routes=[Route("/objects/{token}/{name}", dispatch, methods=["GET", "HEAD", "PUT", "POST"])],
 )

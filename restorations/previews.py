@@ -17,6 +17,7 @@ from PIL import Image
 
 from restorations import notifications, objects
 from restorations.models import Video
+from restorations.stores.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +62,19 @@ def make_proxy(video_id: UUID | str) -> None:
     video = Video.objects.present().filter(pk=video_id, status=Video.Status.READY, proxy_key="").first()
     if video is None:
         return
-    staged = objects.staging_path().with_suffix(".mp4")
+    key = f"{video.workspace_id}/proxies/{video.pk}.mp4"
     try:
-        _encode_proxy(objects.path(video.storage_key), staged)
-        key = f"{video.workspace_id}/proxies/{video.pk}.mp4"
-        objects.commit(key, staged)
+        with (
+            scratch_folder() as folder,
+            objects.local_copy(video.storage_key) as source,
+        ):
+            encoded = folder / "proxy.mp4"
+            _encode_proxy(source, encoded)
+            objects.save_file(key, encoded)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
         # The video can be restored all the same; only its own page cannot play it.
         logger.warning("no proxy video=%s error=%s", video.pk, exc)
         return
-    finally:
-        staged.unlink(missing_ok=True)
     with transaction.atomic():
         if Video.objects.present().filter(pk=video.pk).update(proxy_key=key):
             notifications.video_changed(video)

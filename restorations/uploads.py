@@ -15,15 +15,17 @@ from django.utils.translation import gettext as _
 from accounts.models import User, Workspace
 from restorations import notifications, objects
 from restorations.doorbells import Doorbell, ring
-from restorations.models import Upload, Video
+from restorations.models import Upload, UploadPart, Video
 
 
 class UploadRefused(ValueError):
     """A file cannot be taken; the message is for the person who sent it."""
 
 
-def begin(*, workspace: Workspace, user: User, file_name: str, size_bytes: int) -> tuple[Upload, bool]:
-    """Returns the upload for a file and whether it is new.
+def begin(
+    *, workspace: Workspace, user: User, file_name: str, size_bytes: int, has_checksums: bool = False
+) -> tuple[Upload, bool]:
+    """Returns the upload for a file and whether it is new. With checksums, each part is signed with its own.
 
     A file of the same name and size that the same person began before goes on where it stopped: that is how an
     upload survives a closed tab. Raises `UploadRefused` for a file that cannot be taken.
@@ -33,31 +35,47 @@ def begin(*, workspace: Workspace, user: User, file_name: str, size_bytes: int) 
     begun = (
         Upload.objects.for_workspace(workspace)
         .unfinished()
-        .filter(created_by=user, file_name=file_name, size_bytes=size_bytes)
+        .filter(created_by=user, file_name=file_name, size_bytes=size_bytes, has_checksums=has_checksums)
         .order_by("-created_at")
         .first()
     )
     if begun is not None:
         return begun, False
+    key = _source_key(workspace, file_name)
     upload = Upload.objects.create(
         workspace=workspace,
         created_by=user,
         file_name=file_name,
         size_bytes=size_bytes,
-        part_bytes=settings.UPLOAD_PART_BYTES,
-        storage_key=_source_key(workspace, file_name),
-        storage_upload_id=objects.create_multipart(),
+        part_bytes=objects.part_bytes_for(size_bytes, at_least=settings.UPLOAD_PART_BYTES),
+        storage_key=key,
+        storage_upload_id=objects.create_multipart(key, has_checksums=has_checksums),
+        has_checksums=has_checksums,
     )
     return upload, True
 
 
-def address_of_part(upload: Upload, number: int) -> str:
-    """Returns the signed address for one part; raises `UploadRefused` for a number outside the file."""
+def address_of_part(upload: Upload, number: int, *, sha256: str = "") -> objects.SignedPart:
+    """Returns where one part goes, of exactly its bytes and, if given, with this Base64 SHA-256.
+
+    Raises `UploadRefused` for a number outside the file.
+    """
     if not 1 <= number <= upload.num_parts:
         raise UploadRefused(_("This file has parts 1 to %(last)s.") % {"last": upload.num_parts})
+    if upload.has_checksums and not sha256:
+        raise UploadRefused(_("This upload was begun with checksums, so each part needs its own."))
+    if sha256:
+        UploadPart.objects.update_or_create(upload=upload, number=number, defaults={"sha256": sha256})
     last = upload.size_bytes - (upload.num_parts - 1) * upload.part_bytes
-    max_bytes = last if number == upload.num_parts else upload.part_bytes
-    return objects.address_of_part(upload.storage_upload_id, number, max_bytes=max_bytes)
+    num_bytes = last if number == upload.num_parts else upload.part_bytes
+    return objects.address_of_part(
+        upload.storage_key, upload.storage_upload_id, number, num_bytes=num_bytes, sha256=sha256
+    )
+
+
+def parts_of(upload: Upload) -> list[objects.Part]:
+    """Returns the parts that arrived."""
+    return objects.list_parts(upload.storage_key, upload.storage_upload_id)
 
 
 def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
@@ -67,8 +85,15 @@ def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
     """
     if video := Video.objects.filter(upload=upload).first():
         return video
+    if [number for number, _etag in parts] != [*range(1, upload.num_parts + 1)]:
+        raise UploadRefused(_("Some parts have not arrived yet. Please try again."))
     try:
-        objects.complete_multipart(upload.storage_upload_id, upload.storage_key, parts=parts)
+        objects.complete_multipart(
+            upload.storage_key,
+            upload.storage_upload_id,
+            parts=parts,
+            checksums=dict(upload.parts.values_list("number", "sha256")),
+        )
     except objects.PartsMismatch:
         raise UploadRefused(_("Some parts have not arrived yet. Please try again.")) from None
     arrived = objects.size(upload.storage_key)
@@ -82,7 +107,7 @@ def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
 
 def abort(upload: Upload) -> None:
     """Forgets an unfinished upload and its parts."""
-    objects.abort_multipart(upload.storage_upload_id)
+    objects.abort_multipart(upload.storage_key, upload.storage_upload_id)
     upload.delete()
 
 
@@ -93,7 +118,8 @@ def receive(
     file_name = _checked_name(file_name)
     _check_size(size_bytes, settings.UPLOAD_MAX_BYTES_SINGLE)
     key = _source_key(workspace, file_name)
-    return _make_video(workspace, user, file_name, key, objects.save(key, content), None)
+    saved = objects.save(key, content)
+    return _make_video(workspace, user, file_name, key, saved.size_bytes, None)
 
 
 @transaction.atomic

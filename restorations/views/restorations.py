@@ -74,4 +74,7 @@ def restoration_download(request: WorkspaceRequest, restoration_id: UUID) -> Htt
     restoration = _restoration(request, restoration_id)
     if not restoration.is_downloadable:
         raise Http404
-    return redirect(objects.address_to_read(restoration.result_key, download_name=restoration.download_name))
+    address = objects.address_to_read(
+        restoration.result_key, seconds=objects.DOWNLOAD_SECONDS, download_name=restoration.download_name
+    )
+    return redirect(address)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.http import HttpResponse, JsonResponse
@@ -18,6 +19,9 @@ from accounts.access import WorkspaceRequest, workspace_editor
 from restorations import objects, uploads
 from restorations.models import Upload
 
+#: Base64 of 32 bytes.
+_SHA256: Final = re.compile(r"[A-Za-z0-9+/]{43}=")
+
 
 def _refusals_as_json(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """Answers 400 with the sentence when a file or a body cannot be taken."""
@@ -28,6 +32,9 @@ def _refusals_as_json(view: Callable[..., HttpResponse]) -> Callable[..., HttpRe
             return view(request, **kwargs)
         except uploads.UploadRefused as exc:
             return JsonResponse({"error": str(exc)}, status=400)
+        except objects.StorageUnavailable:
+            # The client tries again on its own; nothing that arrived is lost.
+            return JsonResponse({"error": _("The storage does not answer. Please try again.")}, status=503)
         except (KeyError, TypeError, ValueError):
             return JsonResponse({"error": _("This request is not what the upload expects.")}, status=400)
 
@@ -49,6 +56,7 @@ def upload_create(request: WorkspaceRequest) -> HttpResponse:
         user=request.user,
         file_name=str(wanted["file_name"]),
         size_bytes=int(wanted["size_bytes"]),
+        has_checksums=wanted.get("checksums") == "sha256",
     )
     slug = request.workspace.slug
     urls = {
@@ -65,20 +73,24 @@ def upload_create(request: WorkspaceRequest) -> HttpResponse:
 
 @require_safe
 @workspace_editor
+@_refusals_as_json
 def upload_parts(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
     """Lists the parts that arrived, so that only the others are sent after an interruption."""
     upload = _upload(request, upload_id)
-    parts = objects.list_parts(upload.storage_upload_id)
-    return JsonResponse({"parts": [part.to_json() for part in parts]})
+    return JsonResponse({"parts": [part.to_json() for part in uploads.parts_of(upload)]})
 
 
 @require_POST
 @workspace_editor
 @_refusals_as_json
 def upload_part(request: WorkspaceRequest, upload_id: UUID, number: int) -> HttpResponse:
-    """Signs the address for one part."""
-    url = uploads.address_of_part(_upload(request, upload_id), number)
-    return JsonResponse({"url": url, "headers": {}})
+    """Signs the address for one part; with the part's SHA-256 in the body, only those bytes are taken there."""
+    wanted = json.loads(request.body or b"{}")
+    sha256 = str(wanted.get("sha256", ""))
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise ValueError("sha256 is not the Base64 of 32 bytes")
+    signed = uploads.address_of_part(_upload(request, upload_id), number, sha256=sha256)
+    return JsonResponse({"url": signed.url, "headers": signed.headers})
 
 
 @require_POST

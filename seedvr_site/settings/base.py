@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import django_stubs_ext
 from django.utils.translation import gettext_lazy as _
 
-from seedvr_site import env
+from seedvr_site import env, object_storage
 
 # Lets annotations such as ModelAdmin[Video] work at run time.
 django_stubs_ext.monkeypatch()
@@ -236,17 +236,17 @@ EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = VAR_DIR / "static"
-#: Videos, results, posters: the object store of an installation without S3.
-OBJECTS_DIR = VAR_DIR / "objects"
+_objects = object_storage.from_environment(VAR_DIR / "objects")
 STORAGES = {
-    "default": {
-        "BACKEND": "django.core.files.storage.FileSystemStorage",
-        "OPTIONS": {"location": OBJECTS_DIR},
-    },
+    "default": _objects.backend,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+#: Where browsers and workers reach the bucket; empty where the site serves the objects itself.
+S3_PUBLIC_ENDPOINT_URL = _objects.public_url
+#: Browsers send the SHA-256 of each part, which the storage compares.
+S3_PART_CHECKSUMS = _objects.part_checksums
 #: One part of a resumable upload; what is lost at most when the network goes.
-UPLOAD_PART_BYTES = env.integer("UPLOAD_PART_BYTES", 16 * 2**20, low=2**18, high=64 * 2**20)
+UPLOAD_PART_BYTES = env.integer("UPLOAD_PART_BYTES", 16 * 2**20, low=_objects.min_part_bytes, high=64 * 2**20)
 UPLOAD_MAX_BYTES = env.integer("UPLOAD_MAX_BYTES", 50 * 2**30, low=2**20)
 #: Without JavaScript a video comes as one request, which has to fit into the site's disk twice.
 UPLOAD_MAX_BYTES_SINGLE = env.integer("UPLOAD_MAX_BYTES_SINGLE", 500 * 2**20, low=2**20)
@@ -294,8 +294,10 @@ USE_TZ = True
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
-        "img-src": ["'self'", "data:", "blob:"],
-        "media-src": ["'self'", "blob:"],
+        "img-src": ["'self'", "data:", "blob:", *_objects.origins],
+        "media-src": ["'self'", "blob:", *_objects.origins],
+        # Parts of uploads go straight to the bucket.
+        "connect-src": ["'self'", *_objects.origins],
         "object-src": ["'none'"],
         "base-uri": ["'none'"],
         "form-action": ["'self'", *STRIPE_PAGES],

@@ -1,6 +1,6 @@
 """What inspection finds in real files, and what it says about those that cannot be restored."""
 
-from pathlib import Path
+import io
 
 import av
 import pytest
@@ -123,7 +123,7 @@ def test_an_upload_becomes_ready_with_an_upright_poster(workspace):
     inspection.inspect(video.pk)
     video.refresh_from_db()
     assert (video.status, video.width, video.height) == (Video.Status.READY, 180, 320)
-    with Image.open(objects.path(video.poster_key)) as poster:
+    with Image.open(io.BytesIO(objects.read_bytes(video.poster_key))) as poster:
         assert poster.size == (180, 320)
 
 
@@ -164,8 +164,8 @@ def test_a_proxy_plays_in_browsers_with_the_same_frames(workspace, name):
     inspection.inspect(video.pk)
     previews.make_proxy(video.pk)
     video.refresh_from_db()
-    proxy: Path = objects.path(video.proxy_key)
-    facts = inspection.probe(proxy)
+    with objects.local_copy(video.proxy_key) as proxy:
+        facts = inspection.probe(proxy)
     assert facts.is_playable
     assert facts.num_frames == video.num_frames
     assert abs(facts.width - video.width) <= 1

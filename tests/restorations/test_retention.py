@@ -33,7 +33,7 @@ def done(workspace):
 
 
 def exists(key):
-    return objects.path(key).exists()
+    return objects.exists(key)
 
 
 def test_a_result_goes_when_its_time_has_come(done):
@@ -97,7 +97,7 @@ def test_unfinished_uploads_are_forgotten(alice, workspace):
     Upload.objects.update(created_at=timezone.now() - timedelta(days=3))
     retention.enforce()
     assert not Upload.objects.exists()
-    assert not objects.path(f".parts/{upload.storage_upload_id}").exists()
+    assert upload.storage_upload_id not in {begun.upload_id for begun in objects.multiparts()}
 
 
 def test_files_already_gone_are_no_error(workspace):

@@ -1,32 +1,46 @@
-"""The upload protocol: begin, parts, resume, complete, abort, and the single request."""
+"""The upload protocol: begin, parts, resume, complete, abort, and the single request. Parts go to both stores."""
 
+import base64
+import hashlib
 import json
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
-from starlette.testclient import TestClient
 
+from restorations import objects
 from restorations.models import Upload, Video
-from restorations.object_server import application
 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
+#: The smallest part that S3 takes, unless it is the last.
+PART = 5 * 2**20
+FIRST, SECOND, LAST = b"a" * PART, b"b" * PART, b"c" * 5
+SIZE = 2 * PART + 5
+
+
+@pytest.fixture(autouse=True)
 def small_parts(settings):
-    settings.UPLOAD_PART_BYTES = 10
+    settings.UPLOAD_PART_BYTES = PART
 
 
-def begin(client, workspace, *, name="tape.avi", size=25):
-    body = json.dumps({"file_name": name, "size_bytes": size})
+def begin(client, workspace, *, name="tape.avi", size=SIZE, **more):
+    body = json.dumps({"file_name": name, "size_bytes": size, **more})
     return client.post(reverse("upload-create", args=[workspace.slug]), body, content_type="application/json")
 
 
-def send(client, upload, number, content):
-    url = client.post(f"{upload['urls']['parts']}{number}/").json()["url"]
-    with TestClient(application) as browser:
-        return {"PartNumber": number, "ETag": browser.put(url, content=content).headers["etag"]}
+def sign(client, upload, number, content, *, checksum=False):
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    body = json.dumps({"sha256": digest} if checksum else {})
+    return client.post(f"{upload['urls']['parts']}{number}/", body, content_type="application/json")
+
+
+def send(client, http, upload, number, content, *, checksum=False):
+    signed = sign(client, upload, number, content, checksum=checksum).json()
+    answer = http.put(signed["url"], content=content, headers=signed["headers"])
+    assert answer.status_code == 200, answer.text
+    return {"PartNumber": number, "ETag": answer.headers["etag"]}
 
 
 def complete(client, upload, parts):
@@ -35,35 +49,43 @@ def complete(client, upload, parts):
     )
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_a_file_in_three_parts_becomes_a_video(alice_client, workspace):
-    upload = begin(alice_client, workspace).json()
-    parts = [send(alice_client, upload, n, c) for n, c in [(1, b"a" * 10), (2, b"b" * 10), (3, b"c" * 5)]]
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_file_in_three_parts_becomes_a_video(alice_client, workspace, http, checksum):
+    upload = begin(alice_client, workspace, checksums="sha256" if checksum else "").json()
+    parts = [
+        send(alice_client, http, upload, n, content, checksum=checksum)
+        for n, content in enumerate([FIRST, SECOND, LAST], 1)
+    ]
     answer = complete(alice_client, upload, parts)
     video = Video.objects.get()
     assert answer.status_code == 201
     assert answer.json()["video_url"] == video.get_absolute_url()
-    assert (video.file_name, video.size_bytes, video.status) == ("tape.avi", 25, "inspecting")
+    assert (video.file_name, video.size_bytes, video.status) == ("tape.avi", SIZE, "inspecting")
     assert video.storage_key.startswith(f"{workspace.pk}/")
+    assert objects.read_bytes(video.storage_key) == FIRST + SECOND + LAST
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_completing_twice_makes_one_video(alice_client, workspace):
+def test_completing_twice_makes_one_video(alice_client, workspace, http):
     upload = begin(alice_client, workspace, size=5).json()
-    parts = [send(alice_client, upload, 1, b"aaaaa")]
+    parts = [send(alice_client, http, upload, 1, b"aaaaa")]
     assert complete(alice_client, upload, parts).json() == complete(alice_client, upload, parts).json()
     assert Video.objects.count() == 1
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_the_same_file_again_goes_on_where_it_stopped(alice_client, workspace):
-    first = begin(alice_client, workspace)
-    send(alice_client, first.json(), 1, b"a" * 10)
-    again = begin(alice_client, workspace)
+def test_the_same_file_again_goes_on_where_it_stopped(alice_client, workspace, http):
+    """A closed tab forgets everything but what the site knows: only the part on its way is sent again."""
+    first = begin(alice_client, workspace, checksums="sha256")
+    parts = [send(alice_client, http, first.json(), n, FIRST, checksum=True) for n in (1, 2)]
+    again = begin(alice_client, workspace, checksums="sha256")
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json()["upload_id"] == first.json()["upload_id"]
     listed = alice_client.get(again.json()["urls"]["parts"]).json()["parts"]
-    assert [(part["PartNumber"], part["Size"]) for part in listed] == [(1, 10)]
+    assert [(part["PartNumber"], part["Size"], part["ETag"]) for part in listed] == [
+        (part["PartNumber"], PART, part["ETag"]) for part in parts
+    ]
+    parts.append(send(alice_client, http, again.json(), 3, LAST, checksum=True))
+    assert complete(alice_client, again.json(), parts).status_code == 201
+    assert objects.read_bytes(Video.objects.get().storage_key) == FIRST + FIRST + LAST
 
 
 def test_another_person_or_size_begins_anew(alice_client, bob_client, workspace):
@@ -72,13 +94,23 @@ def test_another_person_or_size_begins_anew(alice_client, bob_client, workspace)
     assert begin(alice_client, workspace, size=26).json()["upload_id"] != first["upload_id"]
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_missing_parts_are_told_and_can_be_sent(alice_client, workspace):
+def test_missing_parts_are_told_and_can_be_sent(alice_client, workspace, http):
     upload = begin(alice_client, workspace).json()
-    parts = [send(alice_client, upload, n, b"a" * 10) for n in (1, 2)]
+    parts = [send(alice_client, http, upload, n, FIRST) for n in (1, 2)]
     answer = complete(alice_client, upload, parts)
     assert answer.status_code == 400
-    assert "did not arrive whole" in answer.json()["error"]
+    assert "have not arrived yet" in answer.json()["error"]
+    parts.append(send(alice_client, http, upload, 3, LAST))
+    assert complete(alice_client, upload, parts).status_code == 201
+
+
+def test_a_checksum_that_is_none_and_one_that_is_missing_are_refused(alice_client, workspace):
+    upload = begin(alice_client, workspace, checksums="sha256").json()
+    assert "needs its own" in sign(alice_client, upload, 1, FIRST).json()["error"]
+    bad = alice_client.post(
+        f"{upload['urls']['parts']}1/", json.dumps({"sha256": "0" * 44}), content_type="application/json"
+    )
+    assert bad.status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -107,7 +139,7 @@ def test_a_body_that_is_none_is_refused(alice_client, workspace, body):
 
 def test_parts_outside_the_file_are_not_signed(alice_client, workspace):
     upload = begin(alice_client, workspace).json()
-    for number in (0, 2):
+    for number in (0, 4):
         assert alice_client.post(f"{upload['urls']['parts']}{number}/").status_code == 400
 
 

@@ -1,0 +1,50 @@
+"""A real S3-compatible server: SeaweedFS, which checks signatures, lengths, checksums and origins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tests.services.processes import accepts_connections, free_port, server
+
+BUCKET: Final = "videos"
+ACCESS_KEY: Final = "operator"
+SECRET_KEY: Final = "only-for-tests"
+
+
+@contextmanager
+def seaweedfs(folder: Path) -> Iterator[str]:
+    """Runs SeaweedFS with one empty bucket; yields its address."""
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
+    grpc = {f"{name}.port.grpc": free_port() for name in ports}
+    command = [
+        str(Path(sysconfig.get_path("scripts"), "weed")),
+        "mini",
+        f"-dir={folder}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-bucket={BUCKET}",
+        *(f"-{name}.port={port}" for name, port in ports.items()),
+        *(f"-{name}={port}" for name, port in grpc.items()),
+        "-webdav=false",
+        "-admin.ui=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",
+    ]
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    address = ("127.0.0.1", ports["s3"])
+    # With connections open it takes half a minute to stop when it is asked to; there is nothing to save here.
+    with server(
+        command,
+        log=folder / "weed.log",
+        is_ready=lambda: accepts_connections(address),
+        stop_signal=signal.SIGKILL,
+        env=environment,
+    ):
+        yield f"http://127.0.0.1:{ports['s3']}"
