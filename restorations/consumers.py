@@ -30,6 +30,12 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     membership: Membership
     group: str
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waiting: dict[tuple[str, str], dict[str, str]] = {}
+        self.answering: asyncio.Task[None] | None = None
+        self.noting: asyncio.Task[None] | None = None
+
     async def connect(self) -> None:
         """Accepts members of the workspace whose subject exists; to others nothing is there."""
         if not await self._authorize():
@@ -42,17 +48,29 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
         await self._send(await self._render(None))
 
     async def disconnect(self, code: int) -> None:
-        """Leaves the group."""
-        if hasattr(self, "noting"):
-            self.noting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self.noting
+        """Leaves the group, and whatever was under way for this page."""
+        for task in (self.noting, self.answering):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         if hasattr(self, "group"):
             await self.channel_layer.group_discard(self.group, self.channel_name)
 
     async def changed(self, hint: dict[str, str]) -> None:
-        """Sends the fragment that a hint is about."""
-        await self._send(await self._render(hint))
+        """Sends the fragment that a hint is about, soon.
+
+        Hints that come while one is rendered wait, one for each subject: the row is as new for the last of them as
+        for all, and a busy process falls behind by one rendering instead of by all.
+        """
+        self.waiting[hint["kind"], hint["id"]] = hint
+        if self.answering is None or self.answering.done():
+            self.answering = asyncio.create_task(self._answer())
+
+    async def _answer(self) -> None:
+        while self.waiting:
+            subject = next(iter(self.waiting))
+            await self._send(await self._render(self.waiting.pop(subject)))
 
     async def _send(self, html: str) -> None:
         if html:

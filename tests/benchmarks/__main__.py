@@ -12,24 +12,28 @@ import datetime as dt
 import json
 import os
 import platform
-import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import websockets
 from django.core.management import call_command
 
 from tests import samples
+from tests.benchmarks.product_rows import order_row
+from tests.benchmarks.watching import measure_poller, measure_sockets
 from tests.services.product import ROOT, Product, product
 from tests.services.smtp import mailbox
 from tests.services.valkey import valkey
 from tests.services.visitor import Visitor
 
 ORDERS = 5
+ROWS = (100, 10_000)
+PAGE_LOADS = 40
 Figures = dict[str, float]
 
 
@@ -44,9 +48,10 @@ def measure_product(folder: Path) -> Figures:
             visitor = Visitor(site, mails, "bench@example.com")
             video, uploaded = _upload(visitor)
             orders = [_order(site, visitor, video) for _ in range(ORDERS)]
+            sockets = measure_sockets(site, visitor, video)
             visitor.close()
     medians = {name: statistics.median(order[name] for order in orders) for name in orders[0]}
-    return {"first start, seconds": first, "second start, seconds": second, **uploaded, **medians}
+    return {"first start, seconds": first, "second start, seconds": second, **uploaded, **medians, **sockets}
 
 
 def _start_and_stop(folder: Path, environment: dict[str, str]) -> None:
@@ -70,12 +75,12 @@ def _order(site: Product, visitor: Visitor, video: str) -> Figures:
     page = visitor.order(video)
     answered_at = time.time()
     told_at = asyncio.run(_told_at(site, visitor, page))
-    submitted_at, finished_at, frames, seconds = _row(site, page)
+    submitted_at, finished_at, made = order_row(site, UUID(page.rstrip("/").rpartition("/")[2]))
     return {
         "click to page, seconds": answered_at - clicked_at,
         "click to IN_QUEUE at the endpoint, seconds": submitted_at - clicked_at,
         "final state to browser, seconds": told_at - finished_at,
-        "CPU engine at 720p, frames per second": frames / seconds,
+        "CPU engine at 720p, frames per second": made["num_frames"] / made["seconds_restore"],
     }
 
 
@@ -91,23 +96,8 @@ async def _told_at(site: Product, visitor: Visitor, page: str) -> float:
     raise RuntimeError(f"the socket of {page} closed before the end")
 
 
-def _row(site: Product, page: str) -> tuple[float, float, int, float]:
-    restoration = page.rstrip("/").rpartition("/")[2].replace("-", "")
-    with sqlite3.connect(f"file:{site.var_dir}/db.sqlite3?mode=ro", uri=True) as database:
-        [(submitted, finished, manifest)] = database.execute(
-            "SELECT a.submitted_at, r.status_at, r.manifest FROM restorations_restoration r"
-            " JOIN restorations_attempt a ON a.restoration_id = r.id WHERE r.id = ?",
-            [restoration],
-        )
-    made = json.loads(manifest)
-    moments = [
-        dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp() for text in (submitted, finished)
-    ]
-    return moments[0], moments[1], made["num_frames"], made["seconds_restore"]
-
-
 def measure_pages(folder: Path) -> Figures:
-    """Counts the queries of each page with few and with many rows, on a database of its own."""
+    """Measures pages, money and the poller, on a database of its own."""
     os.environ |= {"VAR_DIR": str(folder), "DJANGO_SETTINGS_MODULE": "seedvr_site.settings.test"}
     with valkey(folder) as address:
         os.environ["REDIS_URL"] = address
@@ -117,38 +107,48 @@ def measure_pages(folder: Path) -> Figures:
         call_command("migrate", verbosity=0)
         from tests.benchmarks.money import measure_money
 
-        return _count_queries() | measure_money()
+        return _time_pages() | measure_money() | measure_poller(folder)
 
 
-def _count_queries() -> Figures:
+def _time_pages() -> Figures:
+    """Counts the queries of each page and times the server's work, with few rows and with many."""
     from django.db import connection
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
 
     from accounts.workspaces import personal_workspace
+    from restorations.models import Restoration
     from tests.factories import RestorationFactory, UserFactory
 
     user = UserFactory()
     workspace = personal_workspace(user)
-    RestorationFactory.create_batch(200, video__workspace=workspace)
     restoration = RestorationFactory(video__workspace=workspace)
     client = Client(headers={"host": "127.0.0.1"})
     client.force_login(user)
+    home = workspace.get_absolute_url()
     pages = {
-        "workspace": workspace.get_absolute_url(),
-        "list": f"{workspace.get_absolute_url()}restorations/",
+        "workspace": home,
+        "list": f"{home}restorations/",
+        "list, last page": f"{home}restorations/?page=last",
         "restoration": restoration.get_absolute_url(),
         "video": restoration.video.get_absolute_url(),
-        "credits": f"{workspace.get_absolute_url()}credits/",
+        "credits": f"{home}credits/",
     }
     figures: Figures = {}
-    for name, path in pages.items():
-        client.get(path)
-        with CaptureQueriesContext(connection) as queries:
-            seconds, answer = _timed(lambda path=path: client.get(path))
-        assert answer.status_code == 200, (path, answer.status_code)
-        figures[f"page '{name}', queries"] = len(queries)
-        figures[f"page '{name}', milliseconds"] = seconds * 1000
+    for number in ROWS:
+        missing = number - Restoration.objects.for_workspace(workspace).count()
+        rows = RestorationFactory.build_batch(missing, video=restoration.video, workspace=workspace)
+        Restoration.objects.bulk_create(rows, batch_size=500)
+        for name, path in pages.items():
+            client.get(path)
+            with CaptureQueriesContext(connection) as queries:
+                answer = client.get(path)
+                num_queries = len(queries)
+            assert answer.status_code == 200, (path, answer.status_code)
+            seconds = sorted(_timed(lambda path=path: client.get(path))[0] for _ in range(PAGE_LOADS))
+            what = f"page '{name}' with {number} restorations"
+            figures[f"{what}, queries"] = num_queries
+            figures[f"{what}, 95th percentile in ms"] = seconds[int(0.95 * PAGE_LOADS)] * 1000
     return figures
 
 
