@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gpu_worker.engine.cold_start import ColdStart, weights_phase
 from gpu_worker.kernels.attention import Backend, choose_backend
-from gpu_worker.models.checkpoint import load_weights, random_weights, read_prompt, read_weights
+from gpu_worker.models.checkpoint import check_fit, load_weights, random_weights, read_prompt
 from gpu_worker.models.dit import DiTConfig, NaDiT
+from gpu_worker.models.loading import described, read_parallel
 from gpu_worker.models.plan import Rope
 from gpu_worker.models.sources import VAE
 from gpu_worker.models.vae import VAEConfig, VideoVAE
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +54,7 @@ def load_networks(
     dtype: torch.dtype = torch.bfloat16,
     vae_dtype: torch.dtype | None = None,
     backend: Backend | None = None,
+    cold: ColdStart | None = None,
 ) -> Networks:
     """Loads a preset's networks; the tiny ones are drawn from a fixed seed and need no folder.
 
@@ -59,6 +65,7 @@ def load_networks(
         dtype: of the transformer's matrices and activations.
         vae_dtype: of the VAE; as `dtype` when None.
         backend: of attention; the fastest that accepts the device and dtype when None.
+        cold: hears how long the weights took, and how many bytes they were.
 
     Raises FileNotFoundError with the command to run when a file is missing, CheckpointError when one does
     not fit.
@@ -90,9 +97,20 @@ def load_networks(
     if missing := [path.name for path in paths if not path.is_file()]:
         command = f"python -m gpu_worker.tools.fetch_models {preset.weights} --into {folder}"
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; run {command}")
+    phase = weights_phase(folder)
+
+    def loaded(build: Callable[[], Network], path: Path, dtype: torch.dtype) -> Network:
+        with torch.device("meta"):
+            # A file of the wrong network is refused before gigabytes of it are read.
+            check_fit(build(), described(path))
+        weights, transfer = read_parallel(path, device)
+        if cold is not None:
+            cold.add(phase, transfer.seconds, transfer.num_bytes)
+        return load_weights(build, weights, dtype=dtype, device=device)
+
     return Networks(
-        transformer=load_weights(transformer, read_weights(paths[0], device), dtype=dtype, device=device),
-        vae=load_weights(vae, read_weights(paths[1], device), dtype=vae_dtype, device=device).prepare(),
+        transformer=loaded(transformer, paths[0], dtype),
+        vae=loaded(vae, paths[1], vae_dtype).prepare(),
         prompt=read_prompt(paths[2]).to(device, dtype),
     )
 

@@ -34,6 +34,7 @@ from gpu_worker.engine.presets import PRESETS
 from gpu_worker.models.checkpoint import CheckpointError, sha256_of, verify_sha256
 from gpu_worker.models.sources import PROMPTS, VAE, WEIGHTS, HubFile, Origin, PromptFile
 from gpu_worker.tools.convert_checkpoint import build_on_meta, convert, stored_dtype, write_safetensors
+from gpu_worker.weights_check import WeightsBroken, files_of, verify_folder
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,10 @@ def main() -> int:
             if not _is_present(target, prompt.url, arguments.verify):
                 logger.info("fetching %s", name)
                 fetch_prompt(prompt, target)
-    except CheckpointError as error:
+        for name in models:
+            # Leaves the stamp that spares workers the hashing.
+            verify_folder(arguments.into, files_of(name))
+    except (CheckpointError, WeightsBroken) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
