@@ -1,0 +1,118 @@
+"""The product on a bucket: browsers upload straight to it, a closed tab loses one part, workers get addresses."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Request, expect
+
+from tests import samples
+from tests.journeys.conftest import Person
+from tests.services.processes import free_port
+from tests.services.product import ROOT, Product, product
+from tests.services.seaweedfs import ACCESS_KEY, SECRET_KEY, seaweedfs
+from tests.services.smtp import Mailbox
+
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+#: S3 takes no smaller parts.
+PART_BYTES = 5 * 2**20
+
+
+@pytest.fixture(scope="module")
+def bucket_site(tmp_path_factory: pytest.TempPathFactory, mails: Mailbox) -> Iterator[tuple[Product, str]]:
+    """The product with its objects in a bucket that `configure_bucket` made."""
+    var_dir, port = tmp_path_factory.mktemp("var"), free_port()
+    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
+        environment = {
+            "EMAIL_HOST": "127.0.0.1",
+            "EMAIL_PORT": str(mails.port),
+            "UPLOAD_PART_BYTES": str(PART_BYTES),
+            "S3_BUCKET": "journey",
+            "S3_ENDPOINT_URL": address,
+            "S3_ACCESS_KEY_ID": ACCESS_KEY,
+            "S3_SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+        done = subprocess.run(
+            [sys.executable, "manage.py", "configure_bucket", "--create"],
+            cwd=ROOT,
+            env={
+                "PATH": os.environ["PATH"],
+                "VAR_DIR": str(var_dir),
+                "SITE_URL": f"http://127.0.0.1:{port}",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        with product(var_dir, port=port, environment=environment) as running:
+            yield running, address
+
+
+def large_video(folder: Path) -> Path:
+    """Returns a real video of three parts: MP4 readers skip boxes that are `free`."""
+    content = samples.path("pal_25.mp4").read_bytes()
+    padding = 2 * PART_BYTES + 1000
+    file = folder / "holiday.mp4"
+    file.write_bytes(content + struct.pack(">I4s", padding, b"free") + bytes(padding - 8))
+    return file
+
+
+def test_from_the_upload_to_the_download(
+    browser: Browser, bucket_site: tuple[Product, str], mails: Mailbox, tmp_path: Path
+) -> None:
+    site, bucket = bucket_site
+    source = large_video(tmp_path)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    alice = Person(context, site, mails)
+    alice.sign_up()
+
+    sent: list[tuple[str, int]] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PUT":
+            sent.append((request.url.partition("?")[0], int(re.findall(r"partNumber=(\d+)", request.url)[0])))
+
+    # The tab is closed when the first part has arrived and the second is on its way.
+    alice.page.on("request", note)
+    alice.page.route(re.compile("partNumber=2"), lambda route: None)
+    with alice.page.expect_request(re.compile("partNumber=2")):
+        alice.choose(source)
+    alice.page.close(run_before_unload=False)
+    assert [number for _, number in sent] == [1, 2]
+
+    alice.page = alice.open_page()
+    alice.page.on("request", note)
+    alice.go("/")
+    alice.upload(source)
+    assert [number for _, number in sent] == [1, 2, 2, 3], "one part, at most, is sent again"
+    assert all(url.startswith(f"{bucket}/journey/") for url, _ in sent), "bytes go past the site"
+
+    alice.restore()
+    alice.wait_for_status("succeeded")
+    # Both players seek: they get ranges out of the bucket.
+    for video in alice.page.locator("video").all():
+        expect(video).to_have_attribute("src", re.compile(f"^{re.escape(bucket)}/journey/"))
+        assert video.evaluate(
+            """async (video) => {
+                 video.preload = "auto"; video.load();
+                 await new Promise((done, fail) => { video.onloadeddata = done; video.onerror = fail; });
+                 video.currentTime = 1.5;
+                 await new Promise((done) => { video.onseeked = done; });
+                 return video.currentTime;
+               }"""
+        ) == pytest.approx(1.5, abs=0.1)
+    with alice.page.expect_download() as download:
+        alice.page.get_by_role("link", name=re.compile("Download")).first.click()
+    assert re.fullmatch(r"holiday_720p_seed\d+\.mp4", download.value.suggested_filename)
+    assert alice.problems == []
+    context.close()
