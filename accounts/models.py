@@ -14,6 +14,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts.append_only import AppendOnlyQuerySet, AppendOnlyRow
+from accounts.permissions import Permission, Role, may
+from accounts.querysets import TenantQuerySet
+
 
 class UserManager(BaseUserManager["User"]):
     """Makes people, who are known by their mail address."""
@@ -42,6 +46,9 @@ class User(AbstractUser):
     mail_on_success = models.BooleanField(_("when a restoration is ready"), default=True)
     mail_on_failure = models.BooleanField(_("when a restoration fails"), default=True)
     mail_on_expiry = models.BooleanField(_("a day before files are deleted"), default=True)
+    last_workspace = models.ForeignKey(
+        "Workspace", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []
@@ -68,6 +75,10 @@ class WorkspaceQuerySet(models.QuerySet["Workspace"]):
         """Returns the workspaces that this person belongs to, personal one first."""
         return self.filter(memberships__user=user).order_by("-is_personal", "name")
 
+    def due(self) -> WorkspaceQuerySet:
+        """Returns the workspaces whose grace period is over and whose contents have to go."""
+        return self.filter(delete_after__lte=timezone.now(), deleted_at=None)
+
 
 class Workspace(models.Model):
     """The tenant: owns videos, restorations and credits."""
@@ -79,7 +90,16 @@ class Workspace(models.Model):
     retention_hours = models.PositiveIntegerField(
         _("hours that files are kept"), default=default_retention_hours
     )
+    requires_second_factor = models.BooleanField(
+        _("only with a second factor"),
+        default=False,
+        help_text=_("Members need a second step at sign-in, such as a code or a passkey, to come in."),
+    )
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    #: Until then its owner can take the deletion back; nobody else gets in.
+    delete_after = models.DateTimeField(_("deleted after"), null=True, blank=True, editable=False)
+    #: Its contents and members are gone. The row stays, because the books and the audit log point to it.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
 
     objects = WorkspaceQuerySet.as_manager()
 
@@ -97,33 +117,132 @@ class Workspace(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("workspace-home", args=[self.slug])
 
+    @property
+    def is_closing(self) -> bool:
+        """True between the order to delete it and its end."""
+        return self.delete_after is not None
+
+
+class MembershipQuerySet(TenantQuerySet["Membership"]):
+    """Who belongs to a workspace."""
+
 
 class Membership(models.Model):
     """A person's role in a workspace."""
 
-    class Role(models.TextChoices):
-        OWNER = "owner", _("Owner")
-        ADMIN = "admin", _("Admin")
-        MEMBER = "member", _("Member")
-        VIEWER = "viewer", _("Viewer")
-
-    #: Roles that may upload, spend credits and delete.
-    EDITORS: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.ADMIN, Role.MEMBER})
-
     workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(_("role"), max_length=10, choices=Role.choices)
+    monthly_limit = models.PositiveIntegerField(
+        _("credits a month"),
+        null=True,
+        blank=True,
+        help_text=_("What this person may spend in a calendar month (UTC). Empty is no limit."),
+    )
     created_at = models.DateTimeField(_("since"), default=timezone.now, editable=False)
+
+    objects = MembershipQuerySet.as_manager()
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["workspace", "user"], name="membership_one_role_per_person"),
+            models.UniqueConstraint(
+                fields=["workspace"], condition=models.Q(role="owner"), name="membership_one_owner"
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.user_id} {self.role} {self.workspace_id}"
 
+    def may(self, permission: Permission) -> bool:
+        """Returns whether this person may do it in this workspace."""
+        return may(self.role, permission)
+
     @property
-    def can_edit(self) -> bool:
-        """True for those who may upload, spend credits and delete."""
-        return self.role in self.EDITORS
+    def is_owner(self) -> bool:
+        """True for the one who may hand the workspace over or delete it."""
+        return self.role == Role.OWNER
+
+
+class InvitationQuerySet(TenantQuerySet["Invitation"]):
+    def open(self) -> InvitationQuerySet:
+        """Returns the invitations that can still be accepted."""
+        return self.filter(accepted_at=None, revoked_at=None, expires_at__gt=timezone.now())
+
+
+class Invitation(models.Model):
+    """A seat in a workspace, offered to a mail address. Whether that address has an account is nobody's business."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(_("mail address"))
+    role = models.CharField(_("role"), max_length=10, choices=Role.choices, default=Role.MEMBER)
+    invited_by = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(_("invited"), default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(_("open until"))
+    #: When its mail was handed over last; empty while it has to be sent.
+    mailed_at = models.DateTimeField(_("mailed"), null=True, blank=True)
+    accepted_at = models.DateTimeField(_("accepted"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("invitation")
+        indexes = [
+            # The sweep for mails that were not sent.
+            models.Index(fields=["mailed_at", "expires_at"], name="invitation_to_mail"),
+            # What waits for somebody who has just signed up.
+            models.Index(Lower("email"), name="invitation_of_address"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                "workspace",
+                Lower("email"),
+                condition=models.Q(accepted_at=None, revoked_at=None),
+                name="invitation_one_open_per_address",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} {self.role}"
+
+    @property
+    def is_open(self) -> bool:
+        """True while it can be accepted."""
+        return self.accepted_at is None and self.revoked_at is None and self.expires_at > timezone.now()
+
+
+class AuditEntryQuerySet(AppendOnlyQuerySet["AuditEntry"]):
+    """What was done in a workspace."""
+
+
+class AuditEntry(AppendOnlyRow):
+    """Who did what in a workspace, when, and from where. `accounts.audit` is the only writer."""
+
+    workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="+")
+    deed = models.CharField(_("what"), max_length=40)
+    #: What it was done to, in words: a name stays readable when its row is gone.
+    subject = models.CharField(_("to what"), max_length=300, blank=True)
+    details = models.JSONField(_("details"), default=dict, blank=True)
+    # The entry outlives the account, and is never changed: so no constraint, and the address beside it.
+    actor = models.ForeignKey(
+        User, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+"
+    )
+    actor_mail = models.CharField(_("who"), max_length=254, blank=True)
+    address = models.GenericIPAddressField(_("from"), null=True)
+    user_agent = models.CharField(_("browser"), max_length=300, blank=True)
+    created_at = models.DateTimeField(_("when"), default=timezone.now, editable=False)
+
+    objects = AuditEntryQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("audit entry")
+        verbose_name_plural = _("audit log")
+        indexes = [
+            # The log's page.
+            models.Index(fields=["workspace", "-created_at"], name="audit_of_workspace"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deed} {self.subject}"

@@ -15,6 +15,7 @@ from django.db.models import Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User, Workspace
+from billing import limits
 from billing.doorbells import Doorbell, ring
 from billing.models import CreditEntry, DebtEntry
 
@@ -79,7 +80,13 @@ def refund(*, workspace: Workspace, credits: int, reference: str, note: str = ""
     if credits > -charged.credits:
         raise ValueError(f"{reference}: cannot give back {credits} of {-charged.credits} credits")
     return _receive(
-        workspace, Kind.REFUND, credits, key=f"{reference}:refund", reference=reference, note=note
+        workspace,
+        Kind.REFUND,
+        credits,
+        key=f"{reference}:refund",
+        reference=reference,
+        note=note,
+        spender_id=charged.spender_id,
     )
 
 
@@ -90,9 +97,18 @@ def reinstate(*, workspace: Workspace, credits: int, key: str, reference: str) -
 
 
 def _receive(
-    workspace: Workspace, kind: Kind, credits: int, *, key: str, reference: str, note: str = ""
+    workspace: Workspace,
+    kind: Kind,
+    credits: int,
+    *,
+    key: str,
+    reference: str,
+    note: str = "",
+    spender_id: int | None = None,
 ) -> CreditEntry:
-    entry, is_new = _write(workspace, kind, credits, key=key, reference=reference, note=note)
+    entry, is_new = _write(
+        workspace, kind, credits, key=key, reference=reference, note=note, spender_id=spender_id
+    )
     if is_new and (owed := min(debt(workspace), credits)) > 0:
         note = _("Pays what was owed")
         _write(workspace, Kind.REVERSAL, -owed, key=f"{key}:debt", reference=reference, note=note)
@@ -104,12 +120,20 @@ def _receive(
 
 
 @transaction.atomic
-def charge(*, workspace: Workspace, credits: int, reference: str) -> CreditEntry:
+def charge(*, workspace: Workspace, credits: int, reference: str, spender: User | None = None) -> CreditEntry:
     """Takes the price of one thing, once per reference.
 
-    Raises `InsufficientCredits` when the balance does not cover it.
+    Raises `InsufficientCredits` when the balance does not cover it, and `limits.LimitReached` when the spender may
+    not spend so much in this month.
     """
-    entry, _is_new = _write(workspace, Kind.CHARGE, -credits, key=f"{reference}:charge", reference=reference)
+    _lock(workspace)
+    key = f"{reference}:charge"
+    known = CreditEntry.objects.for_workspace(workspace).filter(key=key).first()
+    if known is not None:
+        return known
+    if spender is not None:
+        limits.check(workspace, spender, price=credits)
+    entry, _is_new = _write(workspace, Kind.CHARGE, -credits, key=key, reference=reference, spender=spender)
     remaining = balance(workspace)
     if remaining < 0:
         # Leaving atomic() by an exception takes the entry back.

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts.append_only import AppendOnlyQuerySet, AppendOnlyRow
 from accounts.models import Workspace
 from accounts.querysets import TenantQuerySet
-
-M = TypeVar("M", bound=models.Model)
-
-
-class LedgerIsAppendOnly(TypeError):
-    """Somebody tried to change or delete a movement of credits; correct it by a new entry instead."""
-
-
-class AppendOnlyQuerySet(TenantQuerySet[M]):
-    """Rows that can be read and added, nothing else."""
-
-    def update(self, **kwargs: Any) -> NoReturn:
-        raise LedgerIsAppendOnly("ledger entries are never updated")
-
-    def delete(self) -> NoReturn:
-        raise LedgerIsAppendOnly("ledger entries are never deleted")
 
 
 class CreditEntryQuerySet(AppendOnlyQuerySet["CreditEntry"]):
@@ -38,7 +23,7 @@ class DebtEntryQuerySet(AppendOnlyQuerySet["DebtEntry"]):
     """Movements of what is owed."""
 
 
-class AppendOnlyModel(models.Model):
+class BooksRow(AppendOnlyRow):
     """A row of the books. `billing.ledger` is the only writer; a database trigger refuses all but INSERT."""
 
     key = models.CharField(
@@ -50,16 +35,8 @@ class AppendOnlyModel(models.Model):
     class Meta:
         abstract = True
 
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if not self._state.adding:
-            raise LedgerIsAppendOnly("ledger entries are never updated")
-        super().save(*args, **kwargs)
 
-    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise LedgerIsAppendOnly("ledger entries are never deleted")
-
-
-class CreditEntry(AppendOnlyModel):
+class CreditEntry(BooksRow):
     """One movement of credits."""
 
     class Kind(models.TextChoices):
@@ -83,6 +60,16 @@ class CreditEntry(AppendOnlyModel):
         verbose_name=_("by"),
         help_text=_("The operator who gave the credits."),
     )
+    # Whose monthly limit it counts against. The entry outlives the account and is never changed: no constraint.
+    spender = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("spent by"),
+    )
 
     objects = CreditEntryQuerySet.as_manager()
 
@@ -92,6 +79,8 @@ class CreditEntry(AppendOnlyModel):
         indexes = [
             # Statement page and balance of one workspace.
             models.Index(fields=["workspace", "-created_at"], name="credit_entry_statement"),
+            # What a member has spent in a month.
+            models.Index(fields=["workspace", "spender", "created_at"], name="credit_entry_spender"),
         ]
         constraints = [
             # A reversal takes back what a returned payment bought, or gives it again when a dispute is won.
@@ -107,7 +96,7 @@ class CreditEntry(AppendOnlyModel):
         return f"{self.key} {self.credits:+d}"
 
 
-class DebtEntry(AppendOnlyModel):
+class DebtEntry(BooksRow):
     """One movement of what a workspace owes: credits that were spent before their payment was returned."""
 
     workspace = models.ForeignKey(Workspace, on_delete=models.PROTECT, related_name="+")

@@ -8,7 +8,8 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from accounts.models import Membership, User, Workspace
+from accounts.models import User, Workspace
+from accounts.permissions import Permission, roles_with
 from billing import ledger
 from billing.models import Purchase
 
@@ -34,7 +35,7 @@ def _mail(workspace: Workspace, subject: str, template: str, **context: object) 
     link = f"{settings.SITE_URL}{reverse('credit-buy', args=[workspace.slug])}"
     context |= {"workspace": workspace, "link": link, "product_name": settings.PRODUCT_NAME}
     owners = User.objects.filter(
-        memberships__workspace=workspace, memberships__role__in=(Membership.Role.OWNER, Membership.Role.ADMIN)
+        memberships__workspace=workspace, memberships__role__in=roles_with(Permission.BUY)
     )
     text = render_to_string(template, context)
     for owner in owners.distinct():

@@ -18,6 +18,8 @@ from django.db.models import F
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Deed
 from accounts.models import User, Workspace
 from billing import ledger, packs, stripe_client
 from billing.doorbells import Doorbell, ring
@@ -72,6 +74,14 @@ def save_top_up(account: BillingAccount, *, ceiling_cents: int) -> None:
     account.top_up_since = timezone.now()
     with transaction.atomic():
         account.save()
+        audit.record(
+            workspace=account.workspace,
+            deed=Deed.TOP_UP_CHANGED,
+            is_on=account.top_up_enabled,
+            below=account.top_up_threshold,
+            pack=str(account.top_up_pack or ""),
+            most_cents_a_month=ceiling_cents,
+        )
         ring(Doorbell.WATCH_BALANCE, workspace_id=account.workspace_id)
 
 
@@ -116,7 +126,15 @@ def begin_checkout(*, workspace: Workspace, user: User, pack: CreditPack, return
     """
     customer_id = customer_of(workspace, email=user.email)
     price_id = packs.synchronise(pack)
-    purchase = new_purchase(workspace=workspace, pack=pack, created_by=user, return_path=return_path)
+    with transaction.atomic():
+        purchase = new_purchase(workspace=workspace, pack=pack, created_by=user, return_path=return_path)
+        audit.record(
+            workspace=workspace,
+            deed=Deed.PURCHASE_BEGUN,
+            subject=pack.name,
+            cents=pack.price_cents,
+            actor=user,
+        )
     here = f"{settings.SITE_URL}{reverse('purchase-detail', args=[workspace.slug, purchase.pk])}"
     session = stripe_client.create_checkout(
         purchase_id=str(purchase.pk),
@@ -192,7 +210,16 @@ def _take_status(purchase: Purchase, reading: Reading) -> None:
 
 
 def _receive(purchase: Purchase, reading: Reading) -> None:
-    purchase.paid_at = purchase.paid_at or timezone.now()
+    if purchase.paid_at is None:
+        purchase.paid_at = timezone.now()
+        audit.record(
+            workspace=purchase.workspace,
+            deed=Deed.PURCHASED,
+            subject=purchase.pack.name if purchase.pack else "",
+            actor=purchase.created_by,
+            credits=purchase.total_credits,
+            is_top_up=purchase.is_top_up,
+        )
     if reading.payment:
         purchase.paid_cents = reading.payment.paid
         purchase.receipt_url = reading.payment.receipt_url

@@ -15,7 +15,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
+from accounts import scope
+from accounts.access import WorkspaceRequest, allowed, workspace_member
+from accounts.permissions import Permission
 from billing import inbox, ledger, packs, purchases, references, statement, stripe_client
 from billing.forms import CheckoutForm, StatementForm, TopUpForm
 from billing.models import Purchase
@@ -84,7 +86,7 @@ def _safe_path(path: str) -> str:
 
 
 @require_POST
-@workspace_editor
+@allowed(Permission.BUY)
 def credit_checkout(request: WorkspaceRequest) -> HttpResponse:
     """Begins a purchase and sends the browser to Stripe's page for it."""
     form = CheckoutForm(request.POST)
@@ -132,7 +134,7 @@ def _look_at_stripe(request: WorkspaceRequest, purchase: Purchase) -> None:
 
 
 @require_POST
-@workspace_editor
+@allowed(Permission.BUY)
 def credit_portal(request: WorkspaceRequest) -> HttpResponse:
     """Sends the browser to Stripe's pages for cards, tax ids and invoices."""
     back = request.build_absolute_uri(request.workspace.get_absolute_url())
@@ -148,7 +150,7 @@ def credit_portal(request: WorkspaceRequest) -> HttpResponse:
 
 
 @require_POST
-@workspace_editor
+@allowed(Permission.BUY)
 def top_up_update(request: WorkspaceRequest) -> HttpResponse:
     """Saves automatic top-up and the mark of the low-balance mail."""
     form = TopUpForm(request.POST, instance=purchases.account_of(request.workspace))
@@ -165,6 +167,7 @@ def top_up_update(request: WorkspaceRequest) -> HttpResponse:
 @require_POST
 @csrf_exempt
 @login_not_required
+@scope.sees_everything
 def stripe_webhook(request: HttpRequest) -> HttpResponse:
     """Stores what Stripe sends; its signature is its ticket."""
     try:

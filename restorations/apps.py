@@ -9,8 +9,11 @@ class RestorationsConfig(AppConfig):
     def ready(self) -> None:
         from django.urls import reverse
 
+        from accounts.workspaces import workspace_purged
         from billing import references
+        from restorations.retention import empty_workspace
 
+        workspace_purged.connect(empty_workspace, dispatch_uid="restorations.empty_workspace")
         references.register(
             "restoration", lambda workspace, pk: reverse("restoration-detail", args=[workspace.slug, pk])
         )

@@ -16,9 +16,11 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.template.loader import render_to_string
 
-from accounts.access import membership_of
+from accounts import scope
+from accounts.access import admitted
+from accounts.context import rights
 from accounts.models import Membership
-from billing.ledger import balance
+from billing.context import frame as credit_frame
 from restorations import notifications, watching
 from restorations.models import Restoration, Video
 from restorations.pages import restoration_context, video_context
@@ -72,17 +74,18 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
             subject = next(iter(self.waiting))
             await self._send(await self._render(self.waiting.pop(subject)))
 
-    async def _send(self, html: str) -> None:
-        if html:
+    async def _send(self, html: str | None) -> None:
+        if html is None:
+            await self.close()
+        elif html:
             await self.send(text_data=html)
 
     @database_sync_to_async  # type: ignore[untyped-decorator]
     def _authorize(self) -> bool:
-        membership = membership_of(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])
-        if membership is None:
+        if not self._is_admitted():
             return False
-        self.membership = membership
-        group = self.find_group(**self.scope["url_route"]["kwargs"])
+        with scope.inside(self.membership.workspace):
+            group = self.find_group(**self.scope["url_route"]["kwargs"])
         if group is None:
             return False
         self.group = group
@@ -98,16 +101,26 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     def _note(self) -> None:
         self.note()
 
+    def _is_admitted(self) -> bool:
+        membership = admitted(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])
+        if membership is not None:
+            self.membership = membership
+        return membership is not None
+
     @database_sync_to_async  # type: ignore[untyped-decorator]
-    def _render(self, hint: dict[str, str] | None) -> str:
-        return self.render(hint)
+    def _render(self, hint: dict[str, str] | None) -> str | None:
+        # A role may have changed since the socket was opened, and who was removed hears nothing more.
+        if hint is not None and not self._is_admitted():
+            return None
+        with scope.person(self.scope["user"]), scope.inside(self.membership.workspace):
+            return self.render(hint)
 
     def _fragment(self, template: str, context: dict[str, Any]) -> str:
         # What the context processors give to a page; there is no request here.
         frame = {
             "workspace": self.membership.workspace,
-            "can_edit": self.membership.can_edit,
-            "credit_balance": balance(self.membership.workspace),
+            **rights(self.membership),
+            **credit_frame(self.membership),
             "is_cpu_engine": settings.RESTORATION_ENGINE == "cpu",
             "user": self.scope["user"],
             # Forms in a fragment are posted like those of the page; the cookie's secret is a valid token.

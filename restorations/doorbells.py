@@ -1,6 +1,6 @@
 """The tasks that domain modules ring for, by name, so that they need not import the tasks that import them.
 
-The ring itself, and what happens when it is lost, is `billing.doorbells`'; `repair` finds the rows here.
+The ring itself, and what happens when it is lost, is `accounts.doorbells`'; `repair` finds the rows here.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Deed
 from accounts.models import User
 from billing import ledger
 from billing.price_tables import gpu_microdollars_a_second
@@ -38,11 +40,12 @@ Kind = RestorationEvent.Kind
 def created(restoration: Restoration, *, actor: User) -> None:
     """Records a new order and rings for its dispatch; called in the transaction that made it."""
     _record(restoration, Kind.CREATED, actor=actor)
+    _audit(restoration, Deed.ORDERED, actor, preset=restoration.preset, credits=restoration.price_credits)
     ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
 
 
 @transaction.atomic
-def cancel(restoration: Restoration, *, actor: User) -> bool:
+def cancel(restoration: Restoration, *, actor: User | None) -> bool:
     """Stops a restoration and gives back the share not done; False when it had ended already."""
     current = Restoration.objects.select_for_update().get(pk=restoration.pk)
     refunded = cancel_refund(current)
@@ -50,6 +53,7 @@ def cancel(restoration: Restoration, *, actor: User) -> bool:
         return False
     _refund(current, refunded, note=f"{current.num_frames_done} of {current.num_frames} frames were done")
     _record(current, Kind.CANCELLED, actor=actor)
+    _audit(current, Deed.CANCELLED, actor, refunded_credits=refunded)
     _stop_attempts(current)
     return True
 
@@ -90,6 +94,8 @@ def expire(restoration: Restoration, *, actor: User | None = None) -> bool:
     if not _move(restoration, Status.EXPIRED):
         return False
     _record(restoration, Kind.EXPIRED, actor=actor)
+    if actor is not None:
+        _audit(restoration, Deed.RESULT_DELETED, actor)
     ring(Doorbell.PURGE)
     return True
 
@@ -111,6 +117,17 @@ def _move(restoration: Restoration, to: Restoration.Status, **values: Any) -> bo
 
 def _record(restoration: Restoration, kind: Kind, *, detail: str = "", actor: User | None = None) -> None:
     RestorationEvent.objects.create(restoration=restoration, kind=kind, detail=detail[:300], actor=actor)
+
+
+def _audit(restoration: Restoration, deed: Deed, actor: User | None, **details: Any) -> None:
+    audit.record(
+        workspace=restoration.workspace,
+        deed=deed,
+        subject=restoration.video.file_name,
+        actor=actor,
+        restoration=str(restoration.pk),
+        **details,
+    )
 
 
 def _refund(restoration: Restoration, credits: int, *, note: str) -> None:

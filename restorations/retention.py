@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from accounts import audit
+from accounts.audit import Deed
+from accounts.models import Workspace
 from restorations import lifecycle, notifications, objects, uploads
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Restoration, Upload, Video
@@ -64,10 +67,24 @@ def _warn() -> None:
 @transaction.atomic
 def delete_video(video: Video) -> None:
     """Deletes a source because its owner says so; raises `StillInUse` while it is being restored."""
-    locked = Video.objects.select_for_update().get(pk=video.pk)
+    locked = Video.objects.select_for_update(of=("self",)).select_related("workspace").get(pk=video.pk)
     if Restoration.objects.active().filter(video=locked).exists():
         raise StillInUse(_("This video is being restored. Wait until that has ended, or cancel it."))
     _forget(locked)
+    audit.record(workspace=locked.workspace, deed=Deed.VIDEO_DELETED, subject=locked.file_name)
+
+
+@transaction.atomic
+def empty_workspace(*, workspace: Workspace, **_signal: Any) -> None:
+    """Gives up everything that a workspace holds, because it is deleted itself."""
+    for restoration in Restoration.objects.for_workspace(workspace).active():
+        lifecycle.cancel(restoration, actor=None)
+    for restoration in Restoration.objects.for_workspace(workspace).filter(
+        status=Restoration.Status.SUCCEEDED
+    ):
+        lifecycle.expire(restoration)
+    for video in Video.objects.for_workspace(workspace).present():
+        _forget(video)
 
 
 @transaction.atomic

@@ -27,8 +27,8 @@ def submit(
     """Charges what was quoted, or less, and queues the restoration; on commit it is sent to the GPUs.
 
     Without a seed a random one is drawn and stored, so that the same result can be made again. Raises
-    `NotRestorable`, `billing.offers.PriceChanged` or `billing.ledger.InsufficientCredits`, and then nothing was
-    taken.
+    `NotRestorable`, `billing.offers.PriceChanged`, `billing.ledger.InsufficientCredits` or
+    `billing.limits.LimitReached`, and then nothing was taken.
     """
     # The video's row is locked, so that it cannot be deleted between the check and the order.
     video = Video.objects.select_for_update().select_related("workspace").get(pk=video.pk)
@@ -57,7 +57,12 @@ def submit(
         reference=restoration.reference,
     )
     restoration.price_credits = accepted.credits
-    ledger.charge(workspace=video.workspace, credits=accepted.credits, reference=restoration.reference)
+    ledger.charge(
+        workspace=video.workspace,
+        credits=accepted.credits,
+        reference=restoration.reference,
+        spender=user,
+    )
     restoration.save()
     lifecycle.created(restoration, actor=user)
     return restoration

@@ -153,11 +153,12 @@ def erase_ledger() -> None:
     """Deletes all entries behind the back of the triggers; PostgreSQL is flushed by TRUNCATE and needs no help."""
     from django.db import connection
 
+    from accounts.models import AuditEntry
     from billing.models import CreditEntry, DebtEntry
 
     if connection.vendor != "sqlite":
         return
-    for model in (CreditEntry, DebtEntry):
+    for model in (CreditEntry, DebtEntry, AuditEntry):
         _erase(connection, model._meta.db_table)
 
 
@@ -215,6 +216,16 @@ def bob(workspace: Workspace) -> User:
 def vera(workspace: Workspace) -> User:
     """A viewer in Alice's workspace."""
     return _join(_person("vera@example.com"), workspace, "viewer")
+
+
+@pytest.fixture
+def in_role(alice: User, workspace: Workspace) -> Callable[[str], User]:
+    """Returns somebody with this role in Alice's workspace."""
+
+    def find(role: str) -> User:
+        return alice if role == "owner" else _join(_person(f"{role}@example.com"), workspace, role)
+
+    return find
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from accounts.models import Membership, User, Workspace
+from accounts.permissions import Role
 from billing import ledger
 from restorations.models import Attempt, Restoration, Upload, Video
 
@@ -38,7 +39,7 @@ class MembershipFactory(DjangoModelFactory[Membership]):
 
     workspace = factory.SubFactory(WorkspaceFactory)
     user = factory.SubFactory(UserFactory)
-    role = Membership.Role.OWNER
+    role = Role.MEMBER
 
 
 class UploadFactory(DjangoModelFactory[Upload]):

@@ -10,6 +10,7 @@ from django.shortcuts import get_object_or_404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
+from accounts import scope
 from restorations import dispatch
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Attempt
@@ -18,6 +19,7 @@ from restorations.models import Attempt
 @csrf_exempt
 @require_POST
 @login_not_required
+@scope.sees_everything
 def runpod_webhook(request: HttpRequest, token: str) -> HttpResponse:
     """Rings for a check of the attempt that this unguessable address belongs to.
 

@@ -11,7 +11,8 @@ from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
+from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
+from accounts.permissions import Permission
 from restorations import lifecycle, objects, watching
 from restorations.models import Restoration
 from restorations.pages import restoration_context
@@ -58,7 +59,7 @@ def restoration_cancel(request: WorkspaceRequest, restoration_id: UUID) -> HttpR
 
 
 @require_POST
-@workspace_editor
+@allowed(Permission.DELETE)
 def restoration_delete(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
     """Deletes the result now; the line in the list stays."""
     restoration = _restoration(request, restoration_id)

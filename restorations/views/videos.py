@@ -15,8 +15,10 @@ from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
-from accounts.access import WorkspaceRequest, workspace_editor, workspace_member
+from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
+from accounts.permissions import Permission
 from billing.ledger import InsufficientCredits, balance
+from billing.limits import LimitReached
 from billing.offers import PriceChanged
 from restorations import retention, submission, uploads, watching
 from restorations.forms import RestorationForm, SingleUploadForm
@@ -114,6 +116,8 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
             restoration = submission.submit(video=video, user=request.user, **form.cleaned_data)
         except InsufficientCredits as exc:
             form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
+        except LimitReached as exc:
+            form.add_error(None, exc.spending.sentence)
         except PriceChanged:
             form.add_error(None, _("This price has changed. Please look at the new one before you start."))
         except submission.NotRestorable as exc:
@@ -144,7 +148,7 @@ def _go_to(request: WorkspaceRequest, page: str) -> HttpResponse:
 
 
 @require_POST
-@workspace_editor
+@allowed(Permission.DELETE)
 def video_delete(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Deletes a source now; results made from it stay until their own time."""
     video = _video(request, video_id)

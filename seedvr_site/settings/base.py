@@ -62,6 +62,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.middleware.ScopeMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -188,6 +189,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "billing.tasks.sweep_billing",
         "schedule": 30.0,
         "options": {"expires": 30.0},
+    },
+    "accounts": {
+        "task": "accounts.tasks.sweep_accounts",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
     },
     "retention": {
         "task": "restorations.tasks.enforce_retention",

@@ -3,8 +3,9 @@
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from accounts.append_only import IsAppendOnly
 from billing import ledger
-from billing.models import CreditEntry, LedgerIsAppendOnly
+from billing.models import CreditEntry
 from tests.factories import WorkspaceFactory
 
 pytestmark = pytest.mark.django_db
@@ -57,9 +58,9 @@ def test_the_model_refuses_changes(workspace):
     entry = CreditEntry.objects.for_workspace(workspace).first()
     entry.credits = 1000
     for change in (entry.save, entry.delete, CreditEntry.objects.all().delete):
-        with pytest.raises(LedgerIsAppendOnly):
+        with pytest.raises(IsAppendOnly):
             change()
-    with pytest.raises(LedgerIsAppendOnly):
+    with pytest.raises(IsAppendOnly):
         CreditEntry.objects.update(credits=1000)
 
 

@@ -1,0 +1,20 @@
+"""Doorbells: each task takes ids and makes one call inward. All of them may run twice."""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from accounts import invitations, workspaces
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5, time_limit=60)
+def mail_invitation(*, invitation_id: str) -> None:
+    """Mails an invitation's link."""
+    invitations.mail(invitation_id)
+
+
+@shared_task
+def sweep_accounts() -> None:
+    """Every minute: sends what was not sent, and deletes workspaces whose grace period is over."""
+    invitations.ring_again()
+    workspaces.purge_due()
