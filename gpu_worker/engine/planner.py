@@ -29,7 +29,8 @@ _SHORTEST_STREAMING: Final = 16
 #: Windows of a multiple of this divide into equal parts in time.
 _EVEN_LENGTH: Final = 4
 _MAX_OVERLAP: Final = 2
-_FRAMES_PER_LATENT: Final = 4
+#: The first frame of a shot is one latent, each further four are one more.
+FRAMES_PER_LATENT: Final = 4
 
 #: Frames per call in the layers at full frame rate: more are faster while convolutions stay below the limit.
 _FRAMES_PER_CALL: Final = (4, 2, 1)
@@ -127,7 +128,7 @@ class Window:
 
 def num_latents(num_frames: int) -> int:
     """Latents of a shot: one for its first frame, one for each further four or part of four."""
-    return 1 + -(-(num_frames - 1) // _FRAMES_PER_LATENT)
+    return 1 + -(-(num_frames - 1) // FRAMES_PER_LATENT)
 
 
 def overlap_of(length: int) -> int:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gpu_worker.engine.planner import FRAMES_PER_LATENT
+
 #: Both axes of a network frame are multiples of this.
 PIXELS_PER_TOKEN = 16
 #: Frames per latent after the first.
-FRAMES_PER_LATENT = 4
 
 Size = tuple[int, int]
 

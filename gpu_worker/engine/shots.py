@@ -29,9 +29,8 @@ from gpu_worker.diffusion.sampler import SamplerConfig, assemble_condition, samp
 from gpu_worker.engine.color import fix_color, quantize
 from gpu_worker.engine.phases import Evictable, Parked
 from gpu_worker.engine.pictures import Picture, Pixels
-from gpu_worker.engine.planner import Mode, Tiles, Window, halved, next_window, overlap_of
+from gpu_worker.engine.planner import FRAMES_PER_LATENT, Mode, Tiles, Window, halved, next_window, overlap_of
 from gpu_worker.engine.preprocess import (
-    FRAMES_PER_LATENT,
     Geometry,
     exact_geometry,
     from_network,
