@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialApp
+from cryptography.fernet import Fernet, MultiFernet
+from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
+from django.utils.crypto import salted_hmac
 
+from accounts.addresses import client_address
 from accounts.models import User
 from accounts.workspaces import personal_workspace
+
+
+def _fernet() -> MultiFernet:
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    digests = (salted_hmac("accounts.second-factors", "", secret=key, algorithm="sha256") for key in keys)
+    return MultiFernet([Fernet(urlsafe_b64encode(digest.digest())) for digest in digests])
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
@@ -22,3 +36,45 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         if commit:
             personal_workspace(saved)
         return saved
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        """Returns the address that limits and the list of sessions go by."""
+        return client_address(request)
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Sends a mail that names the product; there is no table of sites to take the name from."""
+        super().send_mail(template_prefix, email, {**context, "product_name": settings.PRODUCT_NAME})
+
+
+class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
+    """Names the product to authenticators, and keeps the secrets of apps and recovery codes encrypted."""
+
+    def encrypt(self, text: str) -> str:
+        """Returns a secret as the database keeps it: a copy of the database alone makes no codes."""
+        return _fernet().encrypt(text.encode()).decode()
+
+    def decrypt(self, encrypted_text: str) -> str:
+        """Returns the secret again; a key that was replaced is listed in `SECRET_KEY_FALLBACKS`."""
+        return _fernet().decrypt(encrypted_text.encode()).decode()
+
+    def get_public_key_credential_rp_entity(self) -> dict[str, str]:
+        """Returns who asks for a passkey: the host is what it is bound to, the name is what people see."""
+        return {**super().get_public_key_credential_rp_entity(), "name": settings.PRODUCT_NAME}
+
+
+class SocialAccountAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]
+    """Does for those who come through Google or GitHub what `AccountAdapter` does."""
+
+    @transaction.atomic
+    def save_user(self, request: HttpRequest, sociallogin: Any, form: Any = None) -> User:
+        """Saves the person and the workspace."""
+        saved: User = super().save_user(request, sociallogin, form)
+        personal_workspace(saved)
+        return saved
+
+    def get_app(self, request: HttpRequest, provider: str, client_id: str | None = None) -> SocialApp:
+        """Returns a provider's keys; without any, its addresses do not exist."""
+        try:
+            return super().get_app(request, provider, client_id)
+        except SocialApp.DoesNotExist:
+            raise Http404 from None

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts import scope
 from accounts.access import WorkspaceRequest, allowed, workspace_member
 from accounts.permissions import Permission
+from accounts.rate_limits import rate_limited
 from billing import inbox, ledger, packs, purchases, references, statement, stripe_client
 from billing.forms import CheckoutForm, StatementForm, TopUpForm
 from billing.models import Purchase
@@ -87,6 +88,7 @@ def _safe_path(path: str) -> str:
 
 @require_POST
 @allowed(Permission.BUY)
+@rate_limited("submit")
 def credit_checkout(request: WorkspaceRequest) -> HttpResponse:
     """Begins a purchase and sends the browser to Stripe's page for it."""
     form = CheckoutForm(request.POST)

@@ -47,4 +47,4 @@ EXPOSE 8000
 # For web processes; compose files give the other commands checks of their own.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s CMD ["python", "-m", "seedvr_site.healthcheck"]
 CMD ["uvicorn", "seedvr_site.asgi:application", "--host", "0.0.0.0", "--port", "8000", \
-     "--timeout-graceful-shutdown", "5", "--no-access-log"]
+     "--timeout-graceful-shutdown", "5", "--no-proxy-headers", "--no-access-log"]

@@ -9,6 +9,7 @@ from seedvr_site import views
 admin.site.site_header = f"{settings.PRODUCT_NAME} operations"
 admin.site.site_title = admin.site.site_header
 
+handler429 = "accounts.rate_limits.too_many_requests"  # allauth looks for it
 urlpatterns = [
     path("", views.home, name="home"),
     path("pricing/", views.pricing, name="pricing"),

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, workspace_editor
+from accounts.rate_limits import rate_limited
 from restorations import objects, uploads
 from restorations.models import Upload
 
@@ -47,6 +48,7 @@ def _upload(request: WorkspaceRequest, upload_id: UUID) -> Upload:
 
 @require_POST
 @workspace_editor
+@rate_limited("upload")
 @_refusals_as_json
 def upload_create(request: WorkspaceRequest) -> HttpResponse:
     """Begins an upload, or finds the one that the same person began for the same file."""

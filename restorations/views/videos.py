@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
 from accounts.permissions import Permission
+from accounts.rate_limits import rate_limited
 from billing.ledger import InsufficientCredits, balance
 from billing.limits import LimitReached
 from billing.offers import PriceChanged
@@ -59,6 +60,7 @@ def workspace_home(request: WorkspaceRequest) -> HttpResponse:
 
 @require_POST
 @workspace_editor
+@rate_limited("upload")
 def video_create(request: WorkspaceRequest) -> HttpResponse:
     """Takes a video in one request, from browsers without JavaScript."""
     form = SingleUploadForm(request.POST, request.FILES)
@@ -107,6 +109,7 @@ def video_quote(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
 
 @require_POST
 @workspace_editor
+@rate_limited("submit")
 def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Orders a restoration: charges the price and starts it."""
     video = _video(request, video_id)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import django_stubs_ext
+from csp.constants import NONCE, NONE, SELF
 from django.utils.translation import gettext_lazy as _
 
 from seedvr_site import env, object_storage
@@ -49,6 +50,11 @@ INSTALLED_APPS = [
     "channels",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.github",
+    "allauth.socialaccount.providers.google",
+    "allauth.usersessions",
     "django_htmx",
     "template_partials",
 ]
@@ -56,7 +62,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "seedvr_site.middleware.PermissionsPolicyMiddleware",
+    "seedvr_site.middleware.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -209,7 +216,7 @@ AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "accounts.passwords.BreachedPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "account_login"
@@ -219,11 +226,47 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
-ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
-ACCOUNT_CONFIRM_EMAIL_ON_GET = False
+# A code typed into the page that asked for it, not a link: signing up by passkey needs the same browser to go on,
+# and so does whoever was invited.
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_TIMEOUT = 15 * 60
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
+# Not SUPPORTS_CHANGE: allauth offers it only to addresses without an account, which tells who has one.
+ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_LOGOUT_ON_GET = False
 ACCOUNT_SESSION_REMEMBER = True
+# Mail address, password, second factors: whoever finds an unlocked screen changes none of them.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 10 * 60
+
+MFA_ADAPTER = "accounts.adapters.MFAAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_PASSKEY_SIGNUP_ENABLED = True
+MFA_TOTP_ISSUER = PRODUCT_NAME
+# Clocks differ: one step of 30 seconds before and after.
+MFA_TOTP_TOLERANCE = 1
+
+# Offered only where their keys are set.
+SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
+    "google": {"SCOPE": ["profile", "email"], "OAUTH_PKCE_ENABLED": True, "APPS": []},
+    "github": {"SCOPE": ["read:user", "user:email"], "OAUTH_PKCE_ENABLED": True, "APPS": []},
+}
+#: Where a form that signs in by another site may lead to.
+SIGN_IN_PAGES: list[str] = []
+if _google := env.text("GOOGLE_CLIENT_ID", ""):
+    SOCIALACCOUNT_PROVIDERS["google"]["APPS"] = [
+        {"client_id": _google, "secret": env.text("GOOGLE_CLIENT_SECRET")}
+    ]
+    SIGN_IN_PAGES.append("https://accounts.google.com")
+if _github := env.text("GITHUB_CLIENT_ID", ""):
+    SOCIALACCOUNT_PROVIDERS["github"]["APPS"] = [
+        {"client_id": _github, "secret": env.text("GITHUB_CLIENT_SECRET")}
+    ]
+    SIGN_IN_PAGES.append("https://github.com")
 
 # --- Mail ---------------------------------------------------------------------------------------------------
 
@@ -299,24 +342,52 @@ USE_TZ = True
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
-        "default-src": ["'self'"],
-        "img-src": ["'self'", "data:", "blob:", *_objects.origins],
-        "media-src": ["'self'", "blob:", *_objects.origins],
+        "default-src": [NONE],
+        # Only what a page of ours names: whatever else lies on this host, an uploaded file too, runs nowhere.
+        "script-src": [NONCE],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:", "blob:", *_objects.origins],
+        "media-src": [SELF, "blob:", *_objects.origins],
+        "font-src": [SELF],
         # Parts of uploads go straight to the bucket.
-        "connect-src": ["'self'", *_objects.origins],
-        "object-src": ["'none'"],
-        "base-uri": ["'none'"],
-        "form-action": ["'self'", *STRIPE_PAGES],
-        "frame-ancestors": ["'none'"],
+        "connect-src": [SELF, *_objects.origins],
+        "manifest-src": [SELF],
+        "base-uri": [NONE],
+        "form-action": [SELF, *STRIPE_PAGES, *SIGN_IN_PAGES],
+        "frame-ancestors": [NONE],
     },
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
+# Scripts take the token from the page.
+CSRF_COOKIE_HTTPONLY = True
+CSRF_COOKIE_SAMESITE = "Lax"
 # A body above this goes to a temporary file instead of memory; parts of uploads do not pass through here.
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20
+
+# --- Limits on how often ------------------------------------------------------------------------------------
+
+#: Proxies in front of the site, each of which appends to X-Forwarded-For. Limits and logs go by the client's address.
+TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, high=10)
+#: For each action and whom it counts for: how many, in how many seconds. `accounts/rate_limits.py` counts.
+RATE_LIMITS: dict[str, dict[str, tuple[int, int]]] = {
+    "upload": {"person": (200, 3600), "workspace": (600, 3600), "address": (1000, 3600)},
+    "submit": {"person": (120, 600), "workspace": (300, 600), "address": (600, 600)},
+    "export": {"person": (3, 24 * 3600)},
+}
+# allauth's own, before somebody is signed in. By person: "key" is the mail address that was typed.
+ACCOUNT_RATE_LIMITS = {
+    "login": "30/m/ip",
+    "login_failed": "10/m/ip,5/5m/key",
+    "signup": "20/m/ip",
+    "reset_password": "20/m/ip,5/m/key",
+    "reauthenticate": "10/m/user",
+    "change_password": "5/m/user",
+    "manage_email": "10/m/user",
+}
 
 # --- Logs ---------------------------------------------------------------------------------------------------
 

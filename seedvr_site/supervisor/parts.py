@@ -192,6 +192,7 @@ def _web(address: Address, environment: Mapping[str, str]) -> Part:
             *("-m", "uvicorn", "seedvr_site.asgi:application"),
             *("--host", address.host, "--port", str(address.port)),
             *("--timeout-graceful-shutdown", "5"),
+            "--no-proxy-headers",  # TRUSTED_PROXIES says how many there are, and Django counts them
             "--no-access-log",  # its lines would hold signed URLs
         ),
         environment=environment,

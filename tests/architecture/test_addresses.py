@@ -95,7 +95,10 @@ DOORS = {
     "stripe-webhook": Door(Audience.HOOK, "POST"),
 }
 #: Addresses of packages, which guard themselves; the admin is for staff.
-OF_PACKAGES = ("account_", "socialaccount_", "mfa_", "admin:")
+OF_PACKAGES = (
+    *("account_", "socialaccount_", "mfa_", "usersessions_", "google_", "github_", "admin:"),
+    "without a name: social/",  # redirects that allauth keeps for old addresses
+)
 PLACES = {name: door for name, door in DOORS.items() if isinstance(door.audience, Permission)}
 
 SignIn = Callable[[User], Client]

@@ -60,3 +60,8 @@ def link_in(mail: EmailMessage) -> str:
     link = re.search(r"https?://[^\s<>\"']+", body.get_content())
     assert link is not None, body.get_content()
     return link.group()
+
+
+def code_in(mail: EmailMessage) -> str:
+    """Returns the code that a mail's subject begins with."""
+    return str(mail["Subject"]).partition(" ")[0]
