@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.errors import writing
-from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
+from gpu_worker.engine.filters import Filter, FilterChain, Shape
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.join import join
 from gpu_worker.engine.lifeline import die_with_parent
@@ -34,7 +34,6 @@ _FULL_RANGE: Final = 2
 #: Formats that every filter of the chain takes; ffmpeg converts the rest to the nearest of these.
 _WORKING_FORMATS: Final = "yuv420p|yuv422p|yuv444p|yuv420p10le|yuv422p10le|yuv444p10le"
 
-_DEINTERLACE: Final[Filter] = ("bwdif", "mode=send_frame:parity=auto:deint=all")
 # Measured against plain enlarging on three clips that were halved, noised and compressed (x264, crf 28):
 # VMAF +2.5, +5.9 and +2.9, PSNR -0.3, 0.0 and -0.2 dB. `fftdnoiz` over three frames gains up to +0.8 dB at a
 # quarter of the speed; `hqdn3d` is no better and missing in PyAV's ffmpeg.
@@ -83,8 +82,6 @@ def filters(shape: Shape, *, width: int, height: int) -> list[Filter]:
     if shape.is_rgb:
         scale = f"w={width}:h={height}:flags=lanczos:out_color_matrix=bt709:out_range=limited"
     return [
-        *([_DEINTERLACE] if shape.is_interlaced else []),
-        *upright(shape),
         ("format", f"pix_fmts={_WORKING_FORMATS}"),
         _DEBLOCK,
         _DENOISE,

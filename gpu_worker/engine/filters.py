@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import cast
 
 import av.error
 from av.filter import Graph
-from av.filter.context import FilterContext
-from av.video.format import VideoFormat
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
+
+from gpu_worker.contract import ErrorCode, WorkerError
 
 #: A filter's name and its arguments, as in ffmpeg's `-vf name=arguments`.
 Filter = tuple[str, str]
@@ -18,89 +20,125 @@ Filter = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What a chain is built for; another shape needs a new chain. `rotation` is counter-clockwise."""
+    """What a chain is built for; another shape needs a new chain.
+
+    `orientation` is the signs of the display matrix's a, b, c and d: a pixel at (x, y) is to be seen at
+    (ax + cy, bx + dy).
+    """
 
     width: int
     height: int
     pixel_format: str
-    rotation: int
-    is_interlaced: bool
+    orientation: tuple[int, int, int, int]
     color_range: int
     colorspace: int
     is_rgb: bool
 
     @classmethod
-    def of(cls, frame: VideoFrame, *, was_interlaced: bool) -> Shape:
-        """Describes a frame. A stream that was interlaced once is treated so to its end."""
+    def of(cls, frame: VideoFrame) -> Shape:
+        """Describes a frame."""
         return cls(
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
-            rotation=frame.rotation % 360,
-            is_interlaced=was_interlaced or bool(frame.interlaced_frame),
+            orientation=_orientation(frame),
             color_range=int(frame.color_range),
             colorspace=int(frame.colorspace),
-            is_rgb=frame.format.is_rgb,
+            is_rgb=frame.format.is_rgb or frame.format.has_palette,
         )
 
 
 class FilterChain:
-    """Filters frames one for one and in order; some filters hold frames back until `finish`."""
+    """Filters frames one for one and in order; some filters hold frames back until `finish`.
 
-    def __init__(self, describe: Callable[[Shape], list[Filter]]) -> None:
+    ffmpeg's fieldmatch never gives its last frame out. `num_repeats` pushes the last frame so many times more.
+    """
+
+    def __init__(self, describe: Callable[[Shape], list[Filter]], *, num_repeats: int = 0) -> None:
         self._describe = describe
+        self._num_repeats = num_repeats
         self._shape: Shape | None = None
         self._graph: Graph | None = None
+        self._last: VideoFrame | None = None
+        self._num_held = 0
 
     def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         """Takes a frame and yields those that are ready."""
-        shape = Shape.of(frame, was_interlaced=self._shape is not None and self._shape.is_interlaced)
+        shape = Shape.of(frame)
         if shape != self._shape or self._graph is None:
             yield from self.finish()
             self._shape, self._graph = shape, _build(shape, self._describe(shape))
+        self._num_held += 1
+        if self._num_repeats:
+            self._last = frame
         self._graph.vpush(frame)
-        yield from _pull(self._graph)
+        yield from self._pull(self._graph)
 
     def finish(self) -> Iterator[VideoFrame]:
-        """Yields the frames that were held back."""
-        if self._graph is not None:
-            self._graph.vpush(None)
-            yield from _pull(self._graph)
-            self._graph = None
+        """Yields the frames that were held back. Raises `ENGINE_FAILED` when some are not given out."""
+        graph, self._graph = self._graph, None
+        if graph is None:
+            return
+        for _ in range(self._num_repeats):
+            graph.vpush(self._last)
+        graph.vpush(None)
+        yield from self._pull(graph)
+        if self._num_held:
+            raise WorkerError(ErrorCode.ENGINE_FAILED, f"the filters kept {self._num_held} frames")
+
+    def _pull(self, graph: Graph) -> Iterator[VideoFrame]:
+        while self._num_held:
+            try:
+                frame = graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            self._num_held -= 1
+            yield frame
 
 
 def upright(shape: Shape) -> list[Filter]:
     """Returns the filters that turn a frame the way its file says it is to be seen."""
-    quarter_turns = round(shape.rotation / 90) % 4
-    turns: list[list[Filter]] = [
-        [],
-        [("transpose", "cclock")],
-        [("hflip", ""), ("vflip", "")],
-        [("transpose", "clock")],
-    ]
-    return turns[quarter_turns]
+    a, b, c, d = shape.orientation
+    if not b and not c:
+        flips: list[Filter] = []
+        if a < 0:
+            flips.append(("hflip", ""))
+        if d < 0:
+            flips.append(("vflip", ""))
+        return flips
+    turns = {(1, -1): "clock", (1, 1): "cclock_flip", (-1, -1): "clock_flip", (-1, 1): "cclock"}
+    return [("transpose", turns[b, c])]
+
+
+def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """Reads the display matrix. A turn that is none by quarters is taken for the nearest that is."""
+    # A mapping by PyAV's annotations, its iterator yields the values.
+    for side in cast("Iterable[SideData]", frame.side_data):
+        if side.type is Type.DISPLAYMATRIX:
+            a, b, _u, c, d, *_rest = struct.unpack_from("=9i", bytes(side))
+            if abs(a) + abs(d) >= abs(b) + abs(c):
+                return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
+            return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
+    return (1, 0, 0, 1)
 
 
 def _build(shape: Shape, filters: list[Filter]) -> Graph:
     graph = Graph()
-    last: FilterContext = graph.add_buffer(
-        width=shape.width,
-        height=shape.height,
-        format=VideoFormat(shape.pixel_format),
-        # Frames come out as they went in, one for one: the caller knows their moments.
-        time_base=Fraction(1, 1000),
-    )
+    # Frames come out as they went in, one for one and in order: the caller knows their moments, and the
+    # filters need any rate at all.
+    described = {
+        "video_size": f"{shape.width}x{shape.height}",
+        "pix_fmt": shape.pixel_format,
+        "time_base": "1/25",
+        "frame_rate": "25/1",
+        "pixel_aspect": "1/1",
+        "colorspace": str(shape.colorspace),
+        "range": str(shape.color_range),
+    }
+    last = graph.add("buffer", ":".join(f"{key}={value}" for key, value in described.items()))
     for name, arguments in [*filters, ("buffersink", "")]:
         context = graph.add(name, arguments or None)
         last.link_to(context)
         last = context
     graph.configure()
     return graph
-
-
-def _pull(graph: Graph) -> Iterator[VideoFrame]:
-    while True:
-        try:
-            yield graph.vpull()
-        except (av.error.BlockingIOError, av.error.EOFError):
-            return

@@ -20,12 +20,13 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
+from gpu_worker.engine.containers import open_source, video_stream
 from gpu_worker.engine.decoding_order import DecodingOrder
 from gpu_worker.engine.errors import reading, writing
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.png import join_sequence, only_picture
 from gpu_worker.engine.tracks import MATROSKA, MOV, MP4, Clock, Lost, Tracks, copy_description, describe
-from gpu_worker.engine.video import Measured, VideoSource, measure, open_source, video_stream
+from gpu_worker.engine.video import Measured, VideoSource, measure
 
 OnSegment = Callable[[int], None]
 

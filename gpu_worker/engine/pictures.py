@@ -6,7 +6,6 @@ uint16 0..65535 where the source has more than 8 bits.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,15 +14,13 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from gpu_worker.contract import ErrorCode, WorkerError
 from gpu_worker.engine.colors import FULL_RANGE, Colors
 from gpu_worker.engine.cuts import LUMA_SIZE, Luma
-from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
+from gpu_worker.engine.filters import Filter, FilterChain, Shape
 
 #: RGB `[height, width, 3]`, uint8 or uint16, each over its whole range.
 Pixels = NDArray[Any]
 
-_DEINTERLACE: Final[Filter] = ("bwdif", "mode=send_frame:parity=auto:deint=all")
 _EXACT: Final = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
@@ -51,19 +48,12 @@ def read_pictures(
     is_deep: bool = False,
     has_alpha: bool = False,
 ) -> Iterator[tuple[Picture, Luma]]:
-    """Yields each frame as a picture and as a small frame of brightness. Raises `WorkerError`."""
+    """Yields upright, progressive frames as pictures, each with a small frame of brightness."""
     rgb = _PIXEL_FORMATS[is_deep, has_alpha]
     chain = FilterChain(lambda shape: _to_rgb(shape, colors, rgb))
-    # Deinterlacing holds frames back but keeps their order and number, so the moments wait in a line.
-    moments: deque[int] = deque()
     for frame, ticks in frames:
-        moments.append(ticks)
-        for ready in chain.push(frame):
-            yield _picture(ready, moments.popleft())
-    for ready in chain.finish():
-        yield _picture(ready, moments.popleft())
-    if moments:
-        raise WorkerError(ErrorCode.ENGINE_FAILED, f"the filters kept {len(moments)} frames")
+        (converted,) = chain.push(frame)
+        yield _picture(converted, ticks)
 
 
 #: By more than 8 bits, and by alpha.
@@ -141,8 +131,6 @@ def _to_rgb(shape: Shape, colors: Colors, rgb: str) -> list[Filter]:
     value_range = "full" if shape.color_range == FULL_RANGE else "limited"
     meaning = "" if shape.is_rgb else f":in_color_matrix={colors.matrix_name}:in_range={value_range}"
     return [
-        *([_DEINTERLACE] if shape.is_interlaced else []),
-        *upright(shape),
         ("scale", f"{_EXACT}{meaning}:out_range=full"),
         ("format", f"pix_fmts={rgb}"),
     ]

@@ -21,7 +21,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from gpu_worker.engine.video import open_source
+from gpu_worker.engine.containers import open_source
 
 logger = logging.getLogger(__name__)
 

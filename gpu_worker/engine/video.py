@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import av
 import av.error
-from av.codec.context import Flags
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from gpu_worker.contract import ErrorCode, WorkerError
 from gpu_worker.engine.colors import Colors, Hdr
+from gpu_worker.engine.containers import open_source, video_stream
 from gpu_worker.engine.cuts import Luma
 from gpu_worker.engine.errors import reading
+from gpu_worker.engine.fields import Scan, find_fields
 from gpu_worker.engine.pictures import Picture, read_pictures
+from gpu_worker.engine.progressive import Moment, num_progressive, upright_frames
 from gpu_worker.engine.timeline import Timeline, find_timeline
 
 logger = logging.getLogger(__name__)
 
 #: Formats of single pictures; ffmpeg calls the others `<codec>_pipe`.
+_TELECINE_RATE: Final = 30
 _STILLS: Final = frozenset({"image2", "ico"})
 
 
@@ -47,11 +49,11 @@ class VideoSource:
                 self.start_seconds = _start_seconds(self._container, self._stream)
                 timestamps = _timestamps(path, self._stream.index)
                 first = _first_frame(path)
+                self.fields = find_fields(path)
             except BaseException:
                 self._container.close()
                 raise
         self._stream.thread_type = "AUTO"
-        self.num_frames = len(timestamps)
         assert self._stream.time_base is not None
         self.timeline: Timeline = find_timeline(
             timestamps,
@@ -59,19 +61,27 @@ class VideoSource:
             declared_rates=[self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate],
             start_seconds=self.start_seconds,
         )
+        if self.fields.scan is Scan.TELECINED:
+            self._take_for_film()
+        self.num_frames = num_progressive(len(timestamps), self.fields)
         self.colors = Colors.of(first)
         self.hdr = Hdr.of(first)
-        self.is_deep = max(component.bits for component in first.format.components) > 8
+        bits = max(component.bits for component in first.format.components)
+        # Telecined film is put together in 8 bits.
+        self.is_deep = bits > 8 and self.fields.scan is not Scan.TELECINED
         self.has_alpha = has_alpha(first.format)
         names = set(self._container.format.name.split(","))
         self.is_image = bool(names & _STILLS) or any(name.endswith("_pipe") for name in names)
 
     def pictures(self) -> Iterator[tuple[Picture, Luma]]:
-        """Yields each frame as a picture, upright and progressive, and as a small frame of brightness."""
+        """Yields each frame as a picture and as a small frame of brightness. Raises `WorkerError`."""
         return read_pictures(self.frames(), self.colors, is_deep=self.is_deep, has_alpha=self.has_alpha)
 
-    def frames(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Yields each frame with its moment in ticks of the timeline; moments always grow."""
+    def frames(self) -> Iterator[Moment]:
+        """Yields the frames, upright and progressive, each with its moment in ticks; moments always grow."""
+        return upright_frames(self._coded_frames(), self.fields, frame_ticks=self.timeline.frame_ticks)
+
+    def _coded_frames(self) -> Iterator[Moment]:
         last = -1
         for frame in self._decode():
             if frame.pts is not None:
@@ -84,6 +94,15 @@ class VideoSource:
     def close(self) -> None:
         """Closes the file."""
         self._container.close()
+
+    def _take_for_film(self) -> None:
+        """Film at 24 frames a second was telecined to 30, at an even rate; anything else is just interlaced."""
+        rate = self.timeline.rate
+        if rate is not None and round(rate) == _TELECINE_RATE:
+            film = rate * 4 / 5
+            self.timeline = replace(self.timeline, rate=film, mean_rate=film)
+        else:
+            self.fields = replace(self.fields, scan=Scan.INTERLACED)
 
     def _decode(self) -> Iterator[VideoFrame]:
         num_frames = num_broken = 0
@@ -130,26 +149,9 @@ def measure(path: Path) -> Measured:
         )
 
 
-def open_source(path: Path) -> InputContainer:
-    """Opens a file of unknown origin: nothing that it names is opened with it."""
-    return av.open(str(path), options={"protocol_whitelist": "file"})
-
-
 def has_alpha(pixel_format: VideoFormat) -> bool:
     """True when a format's pixels can be transparent; a palette's colors can."""
     return pixel_format.has_palette or any(part.is_alpha for part in pixel_format.components)
-
-
-def video_stream(container: InputContainer) -> VideoStream:
-    """Returns the stream to restore: ffmpeg's choice, but no cover art. Raises `SOURCE_UNREADABLE`."""
-    moving = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    stream = best if best in moving else next(iter(moving), None)
-    if not isinstance(stream, VideoStream) or stream.codec_context is None:
-        raise WorkerError(ErrorCode.SOURCE_UNREADABLE, "the file has no video that can be decoded")
-    # Theora's picture may begin inside a block; without this flag ffmpeg leaves the hidden columns in.
-    stream.codec_context.flags |= Flags.unaligned
-    return stream
 
 
 def _first_frame(path: Path) -> VideoFrame:
