@@ -12,7 +12,7 @@ from django.core.cache import cache
 from django.urls import reverse
 from django.utils import timezone
 
-from gpu_worker.contract import ErrorCode, Model, RestoreRequest, parse_error
+from gpu_worker.contract import ColorFix, ErrorCode, Model, Output, RestoreRequest, parse_error
 from restorations import lifecycle, objects, runpod, watching
 from restorations.models import Attempt
 from restorations.runpod import JobState, JobStatus
@@ -76,6 +76,9 @@ def _request(attempt: Attempt) -> RestoreRequest:
         sp_size=restoration.sp_size,
         seed=restoration.seed,
         num_frames=video.num_frames or None,
+        strength=restoration.strength,
+        color_fix=ColorFix(restoration.color_fix),
+        output=Output(restoration.output),
     )
 
 

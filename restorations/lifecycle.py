@@ -188,7 +188,7 @@ def _new_attempt(restoration: Restoration, now: datetime) -> Attempt:
         restoration=restoration,
         number=number,
         endpoint_id=settings.RUNPOD_ENDPOINT_ID,
-        result_key=f"{folder}/{number}.mp4",
+        result_key=f"{folder}/{number}{restoration.result_suffix}",
         manifest_key=f"{folder}/{number}.json",
         gpus=restoration.sp_size,
         deadline_at=now + timedelta(seconds=ttl_seconds(restoration) + 60),

@@ -7,9 +7,10 @@ import uuid
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import PurePath
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.urls import reverse
 from django.utils import timezone
@@ -18,7 +19,19 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Workspace
 from accounts.querysets import TenantQuerySet
-from gpu_worker.contract import Engine, ErrorCode, Model, Stage
+from gpu_worker.contract import MAX_STRENGTH, Engine, ErrorCode, Stage
+from restorations.options import (
+    AUTOMATIC,
+    ColorFixChoice,
+    ModelChoice,
+    OutputChoice,
+    Preset,
+    is_played_by_browsers,
+    result_suffix,
+)
+
+#: SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by ITU-T H.273's table of transfer functions.
+_HDR_TRANSFERS: Final = frozenset({16, 18})
 
 
 class TenantModel(models.Model):
@@ -141,6 +154,8 @@ class Video(TenantModel):
     pixel_format = models.CharField(_("pixel format"), max_length=40, blank=True)
     bit_depth = models.PositiveSmallIntegerField(_("bits per channel"), default=8)
     color = models.JSONField(_("colour"), default=dict, help_text=_("Range, matrix, primaries, transfer."))
+    is_image = models.BooleanField(_("still picture"), default=False)
+    has_alpha = models.BooleanField(_("transparent in places"), default=False)
     audio_tracks = models.JSONField(_("sound tracks"), default=list)
     subtitle_tracks = models.JSONField(_("subtitle tracks"), default=list)
     deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True)
@@ -165,6 +180,11 @@ class Video(TenantModel):
         return PurePath(self.file_name).stem or self.file_name
 
     @property
+    def is_hdr(self) -> bool:
+        """True for pictures brighter than screens once were, which 8 bits cannot hold."""
+        return self.color.get("transfer") in _HDR_TRANSFERS
+
+    @property
     def rate(self) -> Fraction:
         """The exact frame rate in frames per second."""
         return Fraction(self.frame_rate)
@@ -186,7 +206,25 @@ def new_webhook_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-class Restoration(TenantModel):
+class Recipe(models.Model):
+    """The settings that an order and saved settings have in common."""
+
+    preset = models.CharField(_("resolution"), max_length=5, choices=Preset.choices)
+    model = models.CharField(
+        _("model"), max_length=20, choices=ModelChoice.choices, default=ModelChoice.SEEDVR2_7B
+    )
+    strength = models.PositiveSmallIntegerField(
+        _("strength"), default=MAX_STRENGTH, validators=[MaxValueValidator(MAX_STRENGTH)]
+    )
+    color_fix = models.CharField(
+        _("colours"), max_length=10, choices=ColorFixChoice.choices, default=ColorFixChoice.WAVELET
+    )
+
+    class Meta:
+        abstract = True
+
+
+class Restoration(Recipe, TenantModel):
     """One order: a video, settings, a price, and what became of it.
 
         queued -> submitted -> running -> succeeded -> expired
@@ -207,10 +245,7 @@ class Restoration(TenantModel):
         CANCELLED = "cancelled", _("Cancelled")
         EXPIRED = "expired", _("Deleted")
 
-    class Preset(models.TextChoices):
-        P720 = "720p", "720p"
-        P1080 = "1080p", "1080p"
-        P2K = "2k", "2K"
+    Preset = Preset
 
     ACTIVE: ClassVar[tuple[str, ...]] = (Status.QUEUED, Status.SUBMITTED, Status.RUNNING)
     ALLOWED: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -229,9 +264,8 @@ class Restoration(TenantModel):
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.QUEUED)
     status_at = models.DateTimeField(_("in this status since"), default=timezone.now)
 
-    preset = models.CharField(_("resolution"), max_length=5, choices=Preset.choices)
-    model = models.CharField(
-        _("model"), max_length=20, choices=[(m.value, m.value) for m in Model], default=Model.SEEDVR2_7B.value
+    output = models.CharField(
+        _("output"), max_length=10, choices=OutputChoice.choices, default=OutputChoice.H264
     )
     res_w = models.PositiveIntegerField(_("width"))
     res_h = models.PositiveIntegerField(_("height"))
@@ -257,6 +291,12 @@ class Restoration(TenantModel):
     )
     result_key = models.CharField(_("result"), max_length=255, blank=True)
     result_bytes = models.BigIntegerField(_("bytes of the result"), default=0)
+    proxy_key = models.CharField(
+        _("proxy"),
+        max_length=255,
+        blank=True,
+        help_text=_("A copy that browsers play, when they cannot play the result."),
+    )
     manifest = models.JSONField(_("manifest"), null=True, blank=True)
     expires_at = models.DateTimeField(_("files are deleted at"), null=True, blank=True)
     #: Mails are sent once: the moment of sending, set before the mail leaves.
@@ -313,7 +353,43 @@ class Restoration(TenantModel):
     @property
     def download_name(self) -> str:
         """The result's file name, such as `holiday_1080p_seed42.mp4`."""
-        return get_valid_filename(f"{self.video.title}_{self.preset}_seed{self.seed}") + ".mp4"
+        return get_valid_filename(f"{self.video.title}_{self.preset}_seed{self.seed}") + self.result_suffix
+
+    @property
+    def result_suffix(self) -> str:
+        """How the result's file name ends, such as `.mp4`."""
+        return result_suffix(self.output, is_image=self.video.is_image)
+
+    @property
+    def shown_key(self) -> str:
+        """What a browser can show of the result; empty while its proxy is being made."""
+        if self.video.is_image or is_played_by_browsers(self.output):
+            return self.result_key
+        return self.proxy_key
+
+
+class SavedSettings(Recipe, TenantModel):
+    """Settings that a workspace keeps under a name, for everybody in it."""
+
+    name = models.CharField(_("name"), max_length=60)
+    output = models.CharField(
+        _("output"),
+        max_length=10,
+        choices=[(AUTOMATIC, _("Automatic")), *OutputChoice.choices],
+        default=AUTOMATIC,
+    )
+
+    objects = TenantQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = _("saved settings")
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "name"], name="saved_settings_name_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Attempt(models.Model):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
+from django.conf import settings
+
+from gpu_worker.contract import Engine
 from restorations import lifecycle, objects
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.forms import RestorationForm
-from restorations.models import Restoration, Video
+from restorations.models import Restoration, SavedSettings, Video
+from restorations.options import UNUSED_BY, to_run_again
 from restorations.quotes import binding_quotes
 from restorations.rejections import Rejection
 
@@ -17,12 +22,14 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
     """Returns what a video's page shows: its facts and what each resolution costs."""
     form = form or RestorationForm(video=video)
     is_ready = video.status == Video.Status.READY
-    quotes = binding_quotes(video) if is_ready else []
+    options = form.options
+    quotes = binding_quotes(video, options) if is_ready else []
     return {
         "video": video,
         "form": form,
         "quotes": quotes,
-        "quote": next((offer for offer in quotes if offer.preset == form.chosen_preset), None),
+        "quote": next((offer for offer in quotes if offer.preset == options.preset), None),
+        "saved_settings": SavedSettings.objects.for_workspace(video.workspace),
         "rejection_sentence": Rejection(video.rejection).label if video.rejection else "",
     }
 
@@ -41,4 +48,6 @@ def restoration_context(restoration: Restoration) -> dict[str, Any]:
         "source_url": "" if video.deleted_at else objects.address_to_read(source_key),
         "result_url": objects.address_to_read(restoration.result_key) if restoration.is_downloadable else "",
         "is_live": restoration.is_active,
+        "again_url": f"{video.get_absolute_url()}?{urlencode(to_run_again(restoration).to_form())}",
+        "unused_settings": UNUSED_BY[Engine(restoration.engine or settings.RESTORATION_ENGINE)],
     }

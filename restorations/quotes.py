@@ -10,8 +10,9 @@ from django.conf import settings
 
 from billing import offers, price_tables
 from billing.pricing import Prices, restoration_credits
-from gpu_worker.contract import Engine, Model
+from gpu_worker.contract import Engine, Model, Output
 from restorations.models import Restoration, Video
+from restorations.options import Options, OutputChoice, resolved_output
 from restorations.presets import OutputSize, output_size
 
 
@@ -21,9 +22,11 @@ class Quote:
 
     preset: str
     size: OutputSize
+    output: str
     num_frames: int
     credits: int
     expected_seconds: int
+    expected_bytes: int
     #: The stored offer that makes the price binding; None until it was made.
     offer_id: UUID | None = None
 
@@ -37,6 +40,15 @@ class Quote:
         """Seconds that the restoration takes at best and, most likely, at worst."""
         return self.expected_seconds * 2 // 3, self.expected_seconds * 2
 
+    def get_output_display(self) -> str:
+        """The file format in words, as Django names it for a row."""
+        return str(OutputChoice(self.output).label)
+
+    @property
+    def is_large(self) -> bool:
+        """True for a file that a person should know about before it is downloaded."""
+        return self.expected_bytes > _LARGE
+
 
 #: Millions of output pixels a second, and seconds before the first frame (machine, weights).
 #: SeedVR2: counted FLOPs at 60 % of an H100, 95 % of linear on four. CPU: two cores, where `make bench` showed 17
@@ -49,53 +61,82 @@ _SPEED: Final = {
     (Engine.CPU, 2): (30.0, 4),
     (Engine.CPU, 4): (30.0, 4),
 }
+#: The 7B costs 9 % more than the 3B, most of the work being the VAE's.
+_MODEL_SPEED: Final = {Model.SEEDVR2_7B: 1.0, Model.SEEDVR2_7B_SHARP: 1.0, Model.SEEDVR2_3B: 1.09}
+#: Millions of pixels that one core encodes in a second: the writer of segments on a cartoon at 1080p.
+_ENCODED_A_SECOND: Final = {Output.H264: 44.0, Output.H265: 11.0, Output.PRORES: 14.0, Output.PNG: 19.0}
+#: Cores that encode: four for each H100 beside its networks, and here both, which restore as well.
+_CORES_A_GPU: Final = 4
+_CORES_HERE: Final = 2
+#: Bytes of a result for each of its pixels; PNG has twice the bits for sources of more than 8.
+_BYTES_A_PIXEL: Final = {Output.H264: 0.03, Output.H265: 0.03, Output.PRORES: 0.46, Output.PNG: 1.2}
+_DEEP_PNG: Final = 3
+_LARGE: Final = 2 * 10**9
 
 
-def quote(video: Video, preset: str, *, prices: Prices | None = None) -> Quote:
-    """Returns the quote for one inspected video and one preset, by the price table in force or a given one."""
-    size = output_size(preset, width=video.width, height=video.height)
-    megapixels_a_second, seconds_before = _SPEED[Engine(settings.RESTORATION_ENGINE), size.sp_size]
-    megapixels = size.width * size.height * video.num_frames / 1e6
+def quote(video: Video, options: Options, *, prices: Prices | None = None) -> Quote:
+    """Returns the quote for one inspected video and its settings, by the price table in force or a given one."""
+    size = output_size(options.preset, width=video.width, height=video.height)
+    output = Output(resolved_output(options.output, video))
+    model = Model(options.model)
+    pixels = size.width * size.height * video.num_frames
     return Quote(
-        preset=preset,
+        preset=options.preset,
         size=size,
+        output=output.value,
         num_frames=video.num_frames,
-        credits=_price(prices or price_tables.current(), size, video.num_frames),
-        expected_seconds=round(seconds_before + megapixels / megapixels_a_second) + 1,
+        credits=_price(prices or price_tables.current(), size, video.num_frames, model=model.value),
+        expected_seconds=_seconds(Engine(settings.RESTORATION_ENGINE), model, output, size.sp_size, pixels),
+        expected_bytes=round(pixels * _bytes_a_pixel(output, is_deep=video.bit_depth > 8)),
     )
 
 
-def _price(prices: Prices, size: OutputSize, num_frames: int) -> int:
+def _seconds(engine: Engine, model: Model, output: Output, gpus: int, pixels: int) -> int:
+    """Returns the seconds of a job: restoring and encoding run side by side, on one machine's cores in turn."""
+    megapixels_a_second, seconds_before = _SPEED[engine, gpus]
+    megapixels = pixels / 1e6
+    if engine is Engine.CPU:
+        # The measured speed has H.264's encoding in it.
+        encoding = 1 / _ENCODED_A_SECOND[output] - 1 / _ENCODED_A_SECOND[Output.H264]
+        seconds = megapixels * (1 / megapixels_a_second + max(0, encoding) / _CORES_HERE)
+    else:
+        restoring = megapixels / (megapixels_a_second * _MODEL_SPEED[model])
+        seconds = max(restoring, megapixels / (_ENCODED_A_SECOND[output] * _CORES_A_GPU * gpus))
+    return round(seconds_before + seconds) + 1
+
+
+def _bytes_a_pixel(output: Output, *, is_deep: bool) -> float:
+    return _BYTES_A_PIXEL[output] * (_DEEP_PNG if output is Output.PNG and is_deep else 1)
+
+
+def _price(prices: Prices, size: OutputSize, num_frames: int, *, model: str) -> int:
     return restoration_credits(
         prices,
         width=size.width,
         height=size.height,
         num_frames=num_frames,
-        model=Model.SEEDVR2_7B.value,
+        model=model,
         gpus=size.sp_size,
     )
 
 
-def subject(video: Video, preset: str) -> str:
-    """Names what an offer is for."""
-    return f"video:{video.pk}:{preset}"
+def subject(video: Video, options: Options) -> str:
+    """Names what an offer is for: all that its price depends on."""
+    return f"video:{video.pk}:{options.preset}:{options.model}"
 
 
-def binding_quotes(video: Video) -> list[Quote]:
-    """Returns a quote for each preset, stored so that its price holds for 15 minutes."""
+def binding_quotes(video: Video, options: Options) -> list[Quote]:
+    """Returns a quote for each preset with these settings, stored so that its price holds for 15 minutes."""
     prices = price_tables.current()
-    quotes = [quote(video, preset, prices=prices) for preset in Restoration.Preset.values]
-    return [replace(offer, offer_id=_store(video, offer, prices)) for offer in quotes]
+    return [_stored(video, replace(options, preset=preset), prices) for preset in Restoration.Preset.values]
 
 
-def _store(video: Video, offer: Quote, prices: Prices) -> UUID:
+def _stored(video: Video, options: Options, prices: Prices) -> Quote:
+    offer = quote(video, options, prices=prices)
     stored = offers.make(
-        workspace=video.workspace,
-        subject=subject(video, offer.preset),
-        credits=offer.credits,
-        prices=prices,
+        workspace=video.workspace, subject=subject(video, options), credits=offer.credits, prices=prices
     )
-    return stored.pk
+    return replace(offer, offer_id=stored.pk)
 
 
 def price_of_result(restoration: Restoration, *, num_frames: int) -> int:
@@ -104,7 +145,7 @@ def price_of_result(restoration: Restoration, *, num_frames: int) -> int:
     if version is None or num_frames <= 0:
         return restoration.price_credits
     size = OutputSize(width=restoration.res_w, height=restoration.res_h, sp_size=restoration.sp_size)
-    price = _price(price_tables.version(version), size, num_frames)
+    price = _price(price_tables.version(version), size, num_frames, model=restoration.model)
     return min(price, restoration.price_credits)
 
 
@@ -114,7 +155,7 @@ def price_examples() -> list[dict[str, object]]:
     prices = price_tables.current()
     for preset in Restoration.Preset:
         size = output_size(preset, width=1920, height=1080)
-        price = _price(prices, size, 60 * 25)
+        price = _price(prices, size, 60 * 25, model=Model.SEEDVR2_7B.value)
         examples.append(
             {"preset": preset.value, "label": preset.label, "credits": price, "price_cents": price}
         )

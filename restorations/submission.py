@@ -13,6 +13,7 @@ from billing import ledger, offers, price_tables
 from gpu_worker.contract import MAX_SEED
 from restorations import lifecycle
 from restorations.models import Restoration, Video
+from restorations.options import Options, outputs_for, resolved_output
 from restorations.quotes import quote, subject
 
 
@@ -21,9 +22,7 @@ class NotRestorable(ValueError):
 
 
 @transaction.atomic
-def submit(
-    *, video: Video, user: User, preset: str, seed: int | None = None, offer_id: UUID | None = None
-) -> Restoration:
+def submit(*, video: Video, user: User, options: Options, offer_id: UUID | None = None) -> Restoration:
     """Charges what was quoted, or less, and queues the restoration; on commit it is sent to the GPUs.
 
     Without a seed a random one is drawn and stored, so that the same result can be made again. Raises
@@ -34,24 +33,30 @@ def submit(
     video = Video.objects.select_for_update().select_related("workspace").get(pk=video.pk)
     if video.deleted_at or video.status != Video.Status.READY:
         raise NotRestorable(_("This video is not there any more, or not ready yet."))
+    if resolved_output(options.output, video) not in outputs_for(video):
+        raise NotRestorable(_("This file format cannot hold this video. Please choose another one."))
     prices = price_tables.current()
-    offer = quote(video, preset, prices=prices)
+    offer = quote(video, options, prices=prices)
     restoration = Restoration(
         workspace=video.workspace,
         created_by=user,
         video=video,
-        preset=preset,
+        preset=options.preset,
+        model=options.model,
+        strength=options.strength,
+        color_fix=options.color_fix,
+        output=offer.output,
         res_w=offer.size.width,
         res_h=offer.size.height,
         sp_size=offer.size.sp_size,
-        seed=secrets.randbelow(MAX_SEED + 1) if seed is None else seed,
+        seed=secrets.randbelow(MAX_SEED + 1) if options.seed is None else options.seed,
         expected_seconds=offer.expected_seconds,
         num_frames=offer.num_frames,
     )
     accepted = offers.accept(
         workspace=video.workspace,
         offer_id=offer_id,
-        subject=subject(video, preset),
+        subject=subject(video, options),
         credits_now=offer.credits,
         prices_now=prices,
         reference=restoration.reference,

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from restorations.views import hooks, restorations, uploads, videos
+from restorations.views import hooks, restorations, saved_settings, uploads, videos
 
 urlpatterns = [
     path("w/<slug:slug>/", videos.workspace_home, name="workspace-home"),
@@ -16,7 +16,18 @@ urlpatterns = [
     path("w/<slug:slug>/videos/<uuid:video_id>/quote/", videos.video_quote, name="video-quote"),
     path("w/<slug:slug>/videos/<uuid:video_id>/restore/", videos.video_restore, name="video-restore"),
     path("w/<slug:slug>/videos/<uuid:video_id>/buy/", videos.video_buy, name="video-buy"),
+    path(
+        "w/<slug:slug>/videos/<uuid:video_id>/save-settings/",
+        saved_settings.saved_settings_create,
+        name="saved-settings-create",
+    ),
     path("w/<slug:slug>/videos/<uuid:video_id>/delete/", videos.video_delete, name="video-delete"),
+    path("w/<slug:slug>/saved-settings/", saved_settings.saved_settings_list, name="saved-settings-list"),
+    path(
+        "w/<slug:slug>/saved-settings/<uuid:saved_id>/delete/",
+        saved_settings.saved_settings_delete,
+        name="saved-settings-delete",
+    ),
     path("w/<slug:slug>/restorations/", restorations.restoration_list, name="restoration-list"),
     path(
         "w/<slug:slug>/restorations/<uuid:restoration_id>/",

@@ -11,7 +11,7 @@ from factory.django import DjangoModelFactory
 from accounts.models import Membership, User, Workspace
 from accounts.permissions import Role
 from billing import ledger
-from restorations.models import Attempt, Restoration, Upload, Video
+from restorations.models import Attempt, Restoration, SavedSettings, Upload, Video
 
 PASSWORD = "correct horse battery"
 
@@ -99,6 +99,15 @@ class RestorationFactory(DjangoModelFactory[Restoration]):
         if create and extracted is not False:
             ledger.grant(workspace=self.workspace, credits=self.price_credits, key=f"test:{self.pk}")
             ledger.charge(workspace=self.workspace, credits=self.price_credits, reference=self.reference)
+
+
+class SavedSettingsFactory(DjangoModelFactory[SavedSettings]):
+    class Meta:
+        model = SavedSettings
+
+    workspace = factory.SubFactory(WorkspaceFactory)
+    name = factory.Sequence(lambda n: f"Settings {n}")
+    preset = Restoration.Preset.P1080
 
 
 class AttemptFactory(DjangoModelFactory[Attempt]):

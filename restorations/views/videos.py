@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -22,8 +23,9 @@ from billing.ledger import InsufficientCredits, balance
 from billing.limits import LimitReached
 from billing.offers import PriceChanged
 from restorations import retention, submission, uploads, watching
-from restorations.forms import RestorationForm, SingleUploadForm
-from restorations.models import Restoration, Video
+from restorations.forms import MORE_SETTINGS, RestorationForm, SingleUploadForm
+from restorations.models import Restoration, SavedSettings, Video
+from restorations.options import Options
 from restorations.pages import video_context
 
 
@@ -92,10 +94,17 @@ def video_detail(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Shows a video, what is in it, and the form that restores it."""
     video = _video(request, video_id)
     runs = video.restorations.select_related("video", "workspace").order_by("-created_at")
-    # Who comes back from buying credits finds the form as it was.
-    form = RestorationForm(request.GET, video=video) if "preset" in request.GET else None
+    form = RestorationForm(given, video=video) if (given := _given_settings(request)) else None
     context = video_context(video, form) | {"restorations": runs[:20]}
     return render_fragment(request, "restorations/video_detail.html", "video", context)
+
+
+def _given_settings(request: WorkspaceRequest) -> Mapping[str, Any] | None:
+    """Returns saved settings that were asked for, or those of the address, such as after buying credits."""
+    if name := request.GET.get("saved"):
+        saved = SavedSettings.objects.for_workspace(request.workspace)
+        return Options.of(get_object_or_404(saved, name=name)).to_form()
+    return request.GET if "preset" in request.GET else None
 
 
 @require_safe
@@ -116,7 +125,9 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     form = RestorationForm(request.POST, video=video)
     if form.is_valid():
         try:
-            restoration = submission.submit(video=video, user=request.user, **form.cleaned_data)
+            restoration = submission.submit(
+                video=video, user=request.user, options=form.options, offer_id=form.cleaned_data["offer_id"]
+            )
         except InsufficientCredits as exc:
             form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
         except LimitReached as exc:
@@ -126,7 +137,7 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
         except submission.NotRestorable as exc:
             form.add_error(None, str(exc))
         else:
-            return _go_to(request, restoration.get_absolute_url())
+            return go_to(request, restoration.get_absolute_url())
     context = video_context(video, form) | {"restorations": []}
     return render_fragment(request, "restorations/video_detail.html", "quote", context, status=422)
 
@@ -137,14 +148,22 @@ def video_buy(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Goes to buy what is missing, with the way back to the form as it is now."""
     video = _video(request, video_id)
     form = RestorationForm(request.POST, video=video)
-    kept = {name: request.POST[name] for name in ("preset", "seed") if request.POST.get(name)}
     offer = video_context(video, form)["quote"]
     missing = max(0, offer.credits - balance(request.workspace)) if offer else 0
-    way = urlencode({"missing": missing, "next": f"{video.get_absolute_url()}?{urlencode(kept)}"})
-    return _go_to(request, f"{reverse('credit-buy', args=[request.workspace.slug])}?{way}")
+    way = urlencode({"missing": missing, "next": with_settings(video, form)})
+    return go_to(request, f"{reverse('credit-buy', args=[request.workspace.slug])}?{way}")
 
 
-def _go_to(request: WorkspaceRequest, page: str) -> HttpResponse:
+def with_settings(video: Video, form: RestorationForm) -> str:
+    """Returns the address of a video's page with the form as it was sent."""
+    kept = {
+        name: form.data[name] for name in ("preset", *MORE_SETTINGS) if form.data.get(name) not in (None, "")
+    }
+    return f"{video.get_absolute_url()}?{urlencode(kept)}"
+
+
+def go_to(request: WorkspaceRequest, page: str) -> HttpResponse:
+    """Sends a browser, with htmx or without, to another page."""
     if request.htmx:
         return HttpResponse(headers={"HX-Redirect": page})
     return redirect(page)

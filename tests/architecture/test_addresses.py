@@ -23,7 +23,13 @@ from accounts.models import Invitation, User, Workspace
 from accounts.permissions import Permission, Role, may
 from billing import purchases
 from billing.models import CreditPack
-from tests.factories import MembershipFactory, RestorationFactory, UploadFactory, VideoFactory
+from tests.factories import (
+    MembershipFactory,
+    RestorationFactory,
+    SavedSettingsFactory,
+    UploadFactory,
+    VideoFactory,
+)
 
 
 class Audience(enum.Enum):
@@ -86,6 +92,9 @@ DOORS = {
     "video-restore": Door(RESTORE, "POST"),
     "video-buy": Door(RESTORE, "POST"),
     "video-delete": Door(DELETE, "POST"),
+    "saved-settings-create": Door(Permission.RESTORE, "POST"),
+    "saved-settings-list": Door(LOOK),
+    "saved-settings-delete": Door(Permission.RESTORE, "POST"),
     "restoration-list": Door(LOOK),
     "restoration-detail": Door(LOOK),
     "restoration-cancel": Door(RESTORE, "POST"),
@@ -145,6 +154,7 @@ class Places:
         self.video = VideoFactory(workspace=workspace)
         self.restoration = RestorationFactory(video=self.video)
         self.upload = UploadFactory(workspace=workspace)
+        self.saved_settings = SavedSettingsFactory(workspace=workspace)
         pack = CreditPack.objects.earliest("price_cents")
         self.purchase = purchases.new_purchase(workspace=workspace, pack=pack)
         self.member = MembershipFactory(workspace=workspace)
@@ -159,6 +169,7 @@ class Places:
             "video_id": self.video.pk,
             "restoration_id": self.restoration.pk,
             "upload_id": self.upload.pk,
+            "saved_id": self.saved_settings.pk,
             "purchase_id": self.purchase.pk,
             "member_id": self.member.pk,
             "invitation_id": self.invitation.pk,

@@ -35,13 +35,14 @@ def measure_money() -> dict[str, float]:
 def _orders() -> float:
     from billing import ledger
     from restorations import submission
+    from restorations.options import Options
     from tests.factories import UserFactory, VideoFactory
 
     video, user = VideoFactory(), UserFactory()
     ledger.grant(workspace=video.workspace, credits=10_000, key="bench")
 
     def order(_number: int) -> None:
-        submission.submit(video=video, user=user, preset="720p")
+        submission.submit(video=video, user=user, options=Options(preset="720p"))
         connection.close()
 
     started_at = time.monotonic()

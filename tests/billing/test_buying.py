@@ -10,6 +10,7 @@ from django.urls import reverse
 
 from billing import ledger
 from billing.models import BillingAccount, CreditEntry, Purchase
+from restorations.options import Options
 from restorations.quotes import quote
 from tests.billing.delivery import deliver
 from tests.factories import RestorationFactory, VideoFactory
@@ -44,7 +45,7 @@ def test_buying_what_is_missing_leads_back_to_the_same_form(client, twin, worksp
     ledger.charge(workspace=workspace, credits=ledger.balance(workspace) - 5, reference="elsewhere")
     answer = client.post(at("video-buy", workspace, video.pk), {"preset": "2k", "seed": "77"})
     asked = parse_qs(urlsplit(answer.headers["location"]).query)
-    assert int(asked["missing"][0]) == quote(video, "2k").credits - 5
+    assert int(asked["missing"][0]) == quote(video, Options(preset="2k")).credits - 5
     page = client.get(answer.headers["location"]).content.decode()
     assert "Enough for your video" in page
 

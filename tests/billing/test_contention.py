@@ -12,6 +12,7 @@ from django.db import connection
 from billing import ledger
 from restorations import submission
 from restorations.models import Restoration
+from restorations.options import Options
 from restorations.quotes import quote
 from tests.factories import UserFactory, VideoFactory
 
@@ -26,7 +27,7 @@ def test_exactly_as_many_orders_go_through_as_are_covered() -> None:
     workspace, user = videos[0].workspace, UserFactory()
     # Several videos, so that their row locks do not make the orders queue before they reach the ledger.
     videos += [VideoFactory(workspace=workspace) for _ in range(4)]
-    price = quote(videos[0], "720p").credits
+    price = quote(videos[0], Options(preset="720p")).credits
     ledger.grant(workspace=workspace, credits=price * COVERED + price - 1, key="start")
     ready = threading.Barrier(THREADS)
 
@@ -39,7 +40,7 @@ def test_exactly_as_many_orders_go_through_as_are_covered() -> None:
 
     def order(number: int) -> str:
         try:
-            submission.submit(video=videos[number % len(videos)], user=user, preset="720p")
+            submission.submit(video=videos[number % len(videos)], user=user, options=Options(preset="720p"))
         except ledger.InsufficientCredits:
             return "refused"
         return "through"

@@ -10,6 +10,7 @@ from django.utils import timezone
 from billing import ledger, offers, price_tables
 from billing.models import Offer, PriceRate, PriceTable, PublishedIsFinal
 from restorations import lifecycle, submission
+from restorations.options import Options
 from restorations.quotes import binding_quotes, price_of_result, quote
 from tests.factories import VideoFactory
 
@@ -29,24 +30,28 @@ def publish(pixels_per_credit):
 
 
 def shown(video, preset="1080p"):
-    return next(offer for offer in binding_quotes(video) if offer.preset == preset)
+    return next(offer for offer in binding_quotes(video, Options(preset=preset)) if offer.preset == preset)
 
 
 def order(video, alice, offer, preset="1080p"):
-    return submission.submit(video=video, user=alice, preset=preset, offer_id=offer.offer_id)
+    return submission.submit(video=video, user=alice, options=Options(preset=preset), offer_id=offer.offer_id)
 
 
 def test_a_dearer_table_does_not_change_what_was_shown(video, alice):
     offer = shown(video)
     publish(5_000_000)
-    assert quote(video, "1080p").credits > offer.credits
+    assert quote(video, Options(preset="1080p")).credits > offer.credits
     assert order(video, alice, offer).price_credits == offer.credits
 
 
 def test_a_cheaper_table_is_used_at_once(video, alice):
     offer = shown(video)
     publish(20_000_000)
-    assert order(video, alice, offer).price_credits == quote(video, "1080p").credits < offer.credits
+    assert (
+        order(video, alice, offer).price_credits
+        == quote(video, Options(preset="1080p")).credits
+        < offer.credits
+    )
 
 
 def test_an_old_quote_with_a_dearer_price_asks_again_and_takes_nothing(video, alice, workspace):
@@ -63,9 +68,9 @@ def test_a_quote_of_another_choice_or_workspace_does_not_bind(video, alice):
     cheap = shown(video, "720p")
     Offer.objects.exclude(pk=cheap.offer_id).delete()
     publish(5_000_000)
-    assert order(video, alice, cheap, preset="2k").price_credits == quote(video, "2k").credits
+    assert order(video, alice, cheap, preset="2k").price_credits == quote(video, Options(preset="2k")).credits
     stranger = shown(VideoFactory(), "1080p")
-    assert order(video, alice, stranger).price_credits == quote(video, "1080p").credits
+    assert order(video, alice, stranger).price_credits == quote(video, Options(preset="1080p")).credits
 
 
 def test_pages_of_a_minute_share_a_quote_that_holds_for_its_time(video):

@@ -68,8 +68,10 @@ def test_what_is_missing_is_bought_and_the_form_is_as_it_was(buyer: Person, twin
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
     expect(page.locator("#quote button[type=submit]")).to_be_visible(timeout=20_000)
     page.locator("label:has(input[name=preset][value='720p'])").click()
-    page.click("summary:has-text('Advanced')")
+    page.click("summary:has-text('More settings')")
     page.fill("input[name=seed]", "77")
+    page.select_option("select[name=output]", "prores")
+    expect(page.locator("#quote")).to_contain_text("ProRes")
     page.wait_for_load_state("networkidle")
     page.click("#quote button:has-text('Buy 8 credits')")
     page.wait_for_url(re.compile(r"/credits/buy/"))
@@ -86,6 +88,7 @@ def test_what_is_missing_is_bought_and_the_form_is_as_it_was(buyer: Person, twin
     expect(page.locator("#messages")).to_contain_text("500 credits were added.")
     expect(page.locator("input[name=preset][value='720p']")).to_be_checked()
     assert page.input_value("input[name=seed]") == "77"
+    assert page.input_value("select[name=output]") == "prores"
     page.click("#quote button:has-text('Restore for 13 credits')")
     page.wait_for_url(re.compile(r"/restorations/[0-9a-f-]+/$"))
     assert buyer.credits == STARTER + 500 - 13

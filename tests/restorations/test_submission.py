@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from billing import ledger
 from restorations.models import Restoration, Video
+from restorations.options import Options
 from restorations.quotes import quote
 from tests.factories import VideoFactory
 
@@ -28,14 +29,18 @@ def test_the_quote_is_what_is_charged(alice_client, video, workspace):
     answer = restore(alice_client, video)
     restoration = Restoration.objects.get()
     assert answer.headers["location"] == restoration.get_absolute_url()
-    assert restoration.price_credits == quote(video, "1080p").credits == before - ledger.balance(workspace)
+    assert (
+        restoration.price_credits
+        == quote(video, Options(preset="1080p")).credits
+        == before - ledger.balance(workspace)
+    )
     assert (restoration.res_w, restoration.res_h, restoration.sp_size) == (1440, 1080, 4)
     assert (restoration.status, restoration.num_frames) == ("queued", 100)
 
 
 def test_the_page_shows_the_price_that_is_charged(alice_client, video):
     page = alice_client.get(reverse("video-quote", args=[video.workspace.slug, video.pk]), {"preset": "2k"})
-    offer = quote(video, "2k")
+    offer = quote(video, Options(preset="2k"))
     assert f"{offer.credits} credits" in " ".join(page.content.decode().split())
     assert f"{offer.size.width}" in page.content.decode()
 
@@ -69,7 +74,7 @@ def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_m
 ):
     ledger.charge(workspace=workspace, credits=ledger.balance(workspace) - 5, reference="elsewhere")
     answer = restore(alice_client, video)
-    missing = quote(video, "1080p").credits - 5
+    missing = quote(video, Options(preset="1080p")).credits - 5
     assert answer.status_code == 422
     assert f"You need {missing} more credits" in answer.content.decode()
     assert ledger.balance(workspace) == 5
