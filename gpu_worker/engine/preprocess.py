@@ -17,7 +17,6 @@ from gpu_worker.engine.planner import FRAMES_PER_LATENT
 
 #: Both axes of a network frame are multiples of this.
 PIXELS_PER_TOKEN = 16
-#: Frames per latent after the first.
 
 Size = tuple[int, int]
 

@@ -179,6 +179,12 @@ class Segment(Generic[Item]):
         while self.next_own() is not None:
             self.take()
 
+    @property
+    def item_behind(self) -> Item | None:
+        """The frame that follows the segment, once all of its own were read; None behind the last."""
+        frame = self._frames.peek()
+        return None if frame is None else frame.item
+
     def next_own(self) -> Placed[Item] | None:
         """Returns the next frame of this segment without taking it."""
         frame = self._frames.peek()
@@ -217,15 +223,15 @@ class Part(Generic[Item]):
 
     def frames(self) -> Iterator[tuple[Item, Role]]:
         """Yields each frame with its role: before, own, after."""
-        for frame in self._before:
-            yield frame.item, Role.BEFORE
+        for context in self._before:
+            yield context.item, Role.BEFORE
         last = self._first
         while (frame := self._segment.next_own()) is not None and frame.shares_shot(last):
             last = self._segment.take()
             yield last.item, Role.OWN
         if self._segment.next_own() is None:
-            for frame in self._segment.after(last):
-                yield frame.item, Role.AFTER
+            for beyond in self._segment.after(last):
+                yield beyond.item, Role.AFTER
 
 
 def assigned(

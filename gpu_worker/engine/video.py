@@ -70,6 +70,7 @@ class VideoSource:
         # Telecined film is put together in 8 bits.
         self.is_deep = bits > 8 and self.fields.scan is not Scan.TELECINED
         self.has_alpha = has_alpha(first.format)
+        self.width, self.height = first.width, first.height
         names = set(self._container.format.name.split(","))
         self.is_image = bool(names & _STILLS) or any(name.endswith("_pipe") for name in names)
 

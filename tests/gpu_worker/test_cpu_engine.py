@@ -7,13 +7,17 @@ import sys
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from gpu_worker.contract import ErrorCode, WorkerError
-from gpu_worker.engine.cpu import Restored, restore
+from gpu_worker.engine.alone import restore_alone
+from gpu_worker.engine.cpu import CpuEngine
+from gpu_worker.engine.job import EngineJob
+from gpu_worker.engine.join import Joined
 from tests import samples
 from tests.gpu_worker.processes import REPOSITORY
 
@@ -25,7 +29,13 @@ def result(tmp_path: Path) -> Path:
     return tmp_path / "result.mp4"
 
 
-def restored(name: str, result: Path, width: int = 320, height: int = 180) -> Restored:
+def restore(source: Path, result: Path, *, width: int, height: int, **more: Any) -> Joined:
+    """Restores a file in this process."""
+    job = EngineJob(source=source, folder=result.parent, model="cpu", width=width, height=height)
+    return restore_alone(job, result, CpuEngine(), **more)[1]
+
+
+def restored(name: str, result: Path, width: int = 320, height: int = 180) -> Joined:
     """Restores a sample and checks what holds for every result."""
     done: list[int] = []
     report = restore(samples.path(name), result, width=width, height=height, on_frame=done.append)

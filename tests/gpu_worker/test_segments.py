@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gpu_worker.contract import Frames, WorkerError
@@ -143,11 +143,8 @@ def test_a_preview_computes_what_the_whole_run_does_with_the_same_pins(
 ) -> None:
     span = (start, start + num_frames)
     whole = read(shots, job(length, pins=(span,)))
-    try:
-        preview = read(shots, job(length, span=span))
-    except WorkerError as error:
-        assert start + 4 > sum(shots), error
-        return
+    assume(start + 4 <= sum(shots))
+    preview = read(shots, job(length, span=span))
     assert preview
     for index, parts in preview.items():
         assert parts == whole[index]
