@@ -11,6 +11,18 @@ _BIKES: Final = ("-i", "{bikes.mp4}")
 _MPEG2: Final = ("-c:v", "mpeg2video", "-q:v", "3", "-an")
 _FFV1: Final = ("-c:v", "ffv1", "-an")
 
+_MOVING: Final = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=1")
+_STEREO: Final = (
+    *("-f", "lavfi", "-i"),
+    "aevalsrc=0.4*sin(2*PI*440*t)|0.3*sin(2*PI*553*t):s=48000:d=1",
+)
+_X264: Final = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
+
+
+def _sound(*codec: str) -> tuple[str, ...]:
+    return (*_MOVING, *_STEREO, *_X264, "-c:a", *codec, "-shortest")
+
+
 RECIPES: Final[dict[str, tuple[str, ...]]] = {
     # Fields. A second of film in twice its speed moves enough.
     "film.mkv": (*_BIKES, "-t", "2", "-vf", "fps=24000/1001,scale=160:96", *_FFV1),
@@ -38,4 +50,23 @@ RECIPES: Final[dict[str, tuple[str, ...]]] = {
         *_BIKES,
         *("-frames:v", "40", "-vf", "select=eq(n\\,9),loop=40:1,scale=160:96,noise=alls=12:allf=t", *_FFV1),
     ),
+    # Sound: what MP4 and MOV copy, and what becomes FLAC, PCM or AAC there.
+    "sound_ac3.mkv": _sound("ac3"),
+    "sound_eac3.mkv": _sound("eac3"),
+    "sound_dts.mkv": _sound("dca", "-strict", "-2"),
+    "sound_alac.mov": _sound("alac"),
+    "sound_flac.mkv": _sound("flac"),
+    "sound_mp3.mkv": _sound("libmp3lame"),
+    "sound_opus.webm": (*_MOVING, *_STEREO, "-c:v", "libvpx", "-c:a", "libopus"),
+    "sound_pcm24.mov": _sound("pcm_s24le"),
+    "sound_pcm16.avi": _sound("pcm_s16le"),
+    "sound_float.mkv": _sound("pcm_f32le"),
+    "sound_wma.wmv": (*_MOVING, *_STEREO, "-c:v", "wmv2", "-c:a", "wmav2"),
+    "sound_mp2.ts": _sound("mp2"),
+    "surround.mkv": (
+        *(*_MOVING, *_STEREO, *_X264),
+        *("-af", "pan=5.1|FL=c0|FR=c1|FC=c0|LFE=c1|BL=c0|BR=c1", "-c:a", "pcm_s24le"),
+    ),
+    # The picture begins after the sound.
+    "late_picture.mkv": (*("-itsoffset", "0.4", *_MOVING, *_STEREO, *_X264, "-c:a", "aac"),),
 }

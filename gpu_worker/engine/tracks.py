@@ -261,7 +261,7 @@ class EncodedTrack:
         encoder = output.add_stream(codec, rate=rate)
         assert isinstance(encoder, AudioStream)
         self._encoder = encoder
-        layout = stream.layout.name if stream.channels <= _MAX_CHANNELS else "stereo"
+        layout = _layout(stream)
         self._encoder.layout = layout
         self._encoder.format = sample_format
         if codec == "aac":
@@ -353,7 +353,24 @@ def copy_description(source: Stream, result: Stream) -> None:
     for key in ("language", "title"):
         if value := source.metadata.get(key):
             result.metadata[key] = value
+    if title := source.metadata.get("title"):
+        # MP4 has no title of a track; players show this one.
+        result.metadata["handler_name"] = title
     result.disposition = source.disposition
+
+
+def _layout(stream: AudioStream) -> str:
+    """Where the channels stand. A file that does not say so means the usual places."""
+    name = stream.layout.name
+    if stream.channels > _MAX_CHANNELS:
+        return "stereo"
+    return _USUAL_LAYOUTS[stream.channels] if name.endswith("channels") else name
+
+
+_USUAL_LAYOUTS: Final = {
+    **{1: "mono", 2: "stereo", 3: "2.1", 4: "4.0"},
+    **{5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"},
+}
 
 
 def _is_lossless(stream: AudioStream) -> bool:
