@@ -17,6 +17,7 @@ class Doorbell(enum.StrEnum):
 
     INSPECT_VIDEO = "restorations.tasks.inspect_video"
     MAKE_PROXY = "restorations.tasks.make_proxy"
+    MAKE_RESULT_PROXY = "restorations.tasks.make_result_proxy"
     DISPATCH = "restorations.tasks.dispatch_restoration"
     CHECK_ATTEMPT = "restorations.tasks.check_attempt"
     CANCEL_ATTEMPT = "restorations.tasks.cancel_attempt"

@@ -329,12 +329,15 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
         result_bytes=manifest.result_bytes,
         manifest=manifest.to_json(),
         expires_at=now + timedelta(hours=restoration.workspace.retention_hours),
+        proxy_wanted_at=now if restoration.needs_proxy else None,
     )
     if won:
         _refund(restoration, cheaper, note=f"{manifest.num_frames} frames were restored")
         _record(restoration, Kind.SUCCEEDED)
         _stop_attempts(restoration, but=attempt)
         ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
+        if restoration.proxy_wanted_at:
+            ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
     return won
 
 

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import secrets
-import uuid
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import PurePath
 from typing import ClassVar, Final
 
 from django.conf import settings
-from django.core.validators import MaxValueValidator
 from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import get_valid_filename
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import Workspace
 from accounts.querysets import TenantQuerySet
-from gpu_worker.contract import MAX_STRENGTH, Engine, ErrorCode, Stage
+from gpu_worker.contract import Engine, ErrorCode, Stage
+from restorations.bases import Recipe, TenantModel
 from restorations.options import (
     AUTOMATIC,
-    ColorFixChoice,
-    ModelChoice,
     OutputChoice,
     Preset,
     is_played_by_browsers,
@@ -32,20 +28,6 @@ from restorations.options import (
 
 #: SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by ITU-T H.273's table of transfer functions.
 _HDR_TRANSFERS: Final = frozenset({16, 18})
-
-
-class TenantModel(models.Model):
-    """A row that a workspace owns, with a public id."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="+")
-    created_by = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
-    )
-    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
-
-    class Meta:
-        abstract = True
 
 
 class UploadQuerySet(TenantQuerySet["Upload"]):
@@ -206,24 +188,6 @@ def new_webhook_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-class Recipe(models.Model):
-    """The settings that an order and saved settings have in common."""
-
-    preset = models.CharField(_("resolution"), max_length=5, choices=Preset.choices)
-    model = models.CharField(
-        _("model"), max_length=20, choices=ModelChoice.choices, default=ModelChoice.SEEDVR2_7B
-    )
-    strength = models.PositiveSmallIntegerField(
-        _("strength"), default=MAX_STRENGTH, validators=[MaxValueValidator(MAX_STRENGTH)]
-    )
-    color_fix = models.CharField(
-        _("colours"), max_length=10, choices=ColorFixChoice.choices, default=ColorFixChoice.WAVELET
-    )
-
-    class Meta:
-        abstract = True
-
-
 class Restoration(Recipe, TenantModel):
     """One order: a video, settings, a price, and what became of it.
 
@@ -297,6 +261,8 @@ class Restoration(Recipe, TenantModel):
         blank=True,
         help_text=_("A copy that browsers play, when they cannot play the result."),
     )
+    #: While its proxy is still to be made: since when.
+    proxy_wanted_at = models.DateTimeField(null=True, blank=True, editable=False)
     manifest = models.JSONField(_("manifest"), null=True, blank=True)
     expires_at = models.DateTimeField(_("files are deleted at"), null=True, blank=True)
     #: Mails are sent once: the moment of sending, set before the mail leaves.
@@ -363,9 +329,17 @@ class Restoration(Recipe, TenantModel):
     @property
     def shown_key(self) -> str:
         """What a browser can show of the result; empty while its proxy is being made."""
-        if self.video.is_image or is_played_by_browsers(self.output):
-            return self.result_key
-        return self.proxy_key
+        return self.proxy_key if self.needs_proxy else self.result_key
+
+    @property
+    def is_proxy_coming(self) -> bool:
+        """True while a copy that browsers show is being made."""
+        return self.is_downloadable and self.proxy_wanted_at is not None
+
+    @property
+    def needs_proxy(self) -> bool:
+        """True when browsers cannot show the result itself."""
+        return not (self.video.is_image or is_played_by_browsers(self.output))
 
 
 class SavedSettings(Recipe, TenantModel):

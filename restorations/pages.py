@@ -45,9 +45,14 @@ def restoration_context(restoration: Restoration) -> dict[str, Any]:
         "failure": explain(restoration),
         "time_left": time_left(restoration),
         "cancel_refund": lifecycle.cancel_refund(restoration) if restoration.is_active else 0,
-        "source_url": "" if video.deleted_at else objects.address_to_read(source_key),
-        "result_url": objects.address_to_read(restoration.result_key) if restoration.is_downloadable else "",
+        "source_url": "" if video.deleted_at else _address(source_key),
+        "result_url": _address(restoration.shown_key) if restoration.is_downloadable else "",
         "is_live": restoration.is_active,
+        "is_watched": restoration.is_active or restoration.is_proxy_coming,
         "again_url": f"{video.get_absolute_url()}?{urlencode(to_run_again(restoration).to_form())}",
         "unused_settings": UNUSED_BY[Engine(restoration.engine or settings.RESTORATION_ENGINE)],
     }
+
+
+def _address(key: str) -> str:
+    return objects.address_to_read(key) if key else ""

@@ -69,7 +69,7 @@ def make_proxy(video_id: UUID | str) -> None:
             objects.local_copy(video.storage_key) as source,
         ):
             encoded = folder / "proxy.mp4"
-            _encode_proxy(source, encoded)
+            encode_proxy(source, encoded, is_hdr=video.is_hdr)
             objects.save_file(key, encoded)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
         # The video can be restored all the same; only its own page cannot play it.
@@ -82,22 +82,22 @@ def make_proxy(video_id: UUID | str) -> None:
             objects.delete([key])
 
 
-def _encode_proxy(source: Path, target: Path) -> None:
+#: HDR's brightness and colours brought into those of every screen.
+_TO_SDR: Final = (
+    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p"
+)
+
+
+def encode_proxy(source: Path, target: Path, *, sound: Path | None = None, is_hdr: bool = False) -> None:
+    """Writes a copy that browsers play; `sound` is a file of its own where the source has none."""
     # ffmpeg rather than PyAV: turning, square pixels and resampled sound are one filter line there.
     scale = "scale='trunc(iw*sar*min(1,720/ih)/2)*2':'trunc(ih*min(1,720/ih)/2)*2',setsar=1"
+    filters = f"{scale},{_TO_SDR}" if is_hdr else scale
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"]
-    command += ["-protocol_whitelist", "file", "-i", str(source), "-map", "0:V:0", "-map", "0:a:0?"]
-    command += [
-        "-vf",
-        scale,
-        "-fps_mode",
-        "passthrough",
-        "-c:v",
-        "libx264",
-        "-preset",
-        "veryfast",
-        "-crf",
-        "20",
-    ]
+    for file in (source, sound):
+        command += ["-protocol_whitelist", "file", "-i", str(file)] if file else []
+    command += ["-map", "0:V:0", "-map", "1:a:0?" if sound else "0:a:0?", "-vf", filters]
+    command += ["-fps_mode", "passthrough", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
     command += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "160k", "-ac", "2", "-movflags", "+faststart"]
     subprocess.run([*command, str(target)], check=True, timeout=PROXY_SECONDS_LIMIT, capture_output=True)

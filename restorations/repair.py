@@ -26,6 +26,8 @@ RING_LOST: Final = timedelta(seconds=20)
 #: A mail that could not be sent is tried for this long.
 MAIL_LIMIT: Final = timedelta(hours=24)
 INSPECTION_LOST: Final = timedelta(minutes=15)
+#: Encoders have half an hour, and others may wait before this one.
+PROXY_LOST: Final = timedelta(hours=1)
 
 
 def repair() -> None:
@@ -86,6 +88,13 @@ def _ring_again() -> None:
     )
     for restoration in unmailed:
         ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
+    unplayed = Restoration.objects.filter(
+        status=Restoration.Status.SUCCEEDED, proxy_wanted_at__lt=now - PROXY_LOST
+    )
+    for restoration in unplayed:
+        # The next ring comes as late as this one, should the encoder be killed by this result.
+        Restoration.objects.filter(pk=restoration.pk).update(proxy_wanted_at=now)
+        ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
     stuck = Video.objects.present().filter(status=Video.Status.INSPECTING)
     fresh = stuck.filter(num_inspections=0, created_at__lt=now - RING_LOST)
     dead = stuck.filter(created_at__lt=now - INSPECTION_LOST)

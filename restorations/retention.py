@@ -101,9 +101,9 @@ def purge() -> None:
         Video.objects.filter(pk=video.pk).update(storage_key="", poster_key="", proxy_key="")
     for restoration in Restoration.objects.filter(status=Restoration.Status.EXPIRED).exclude(result_key=""):
         _delete_results(restoration)
-        Restoration.objects.filter(pk=restoration.pk).update(result_key="")
+        Restoration.objects.filter(pk=restoration.pk).update(result_key="", proxy_key="")
 
 
 def _delete_results(restoration: Restoration) -> None:
     keys = restoration.attempts.values_list("result_key", "manifest_key")
-    objects.delete(key for pair in keys for key in pair)
+    objects.delete([restoration.proxy_key, *(key for pair in keys for key in pair)])

@@ -9,7 +9,7 @@ from typing import Any, Final
 from celery import shared_task
 from django.core.cache import cache
 
-from restorations import dispatch, inspection, notifications, previews, retention, runpod
+from restorations import dispatch, inspection, notifications, previews, result_proxies, retention, runpod
 from restorations.repair import repair as run_repairs
 
 #: A sweep holds its lock at most this long, should its process be killed.
@@ -64,6 +64,12 @@ def inspect_video(*, video_id: str) -> None:
 def make_proxy(*, video_id: str) -> None:
     """Makes a copy that browsers play."""
     previews.make_proxy(video_id)
+
+
+@shared_task(time_limit=_ENCODING)
+def make_result_proxy(*, restoration_id: str) -> None:
+    """Makes a copy of a result that browsers play."""
+    result_proxies.make(restoration_id)
 
 
 @shared_task(time_limit=_QUICK)

@@ -166,7 +166,10 @@ CHANNEL_LAYERS = {
 CELERY_BROKER_URL = celery_database(3)
 CELERY_TASK_DEFAULT_QUEUE = "default"
 # Encoding takes minutes: it has workers of its own, or a few long videos would keep everybody's status waiting.
-CELERY_TASK_ROUTES = {"restorations.tasks.make_proxy": {"queue": "encoding"}}
+CELERY_TASK_ROUTES = {
+    "restorations.tasks.make_proxy": {"queue": "encoding"},
+    "restorations.tasks.make_result_proxy": {"queue": "encoding"},
+}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

@@ -1,8 +1,9 @@
-/** Moves the line on the front page's picture; a range input brings pointer, touch and keyboard. */
+/** Moves the line between two pictures; a range input brings pointer, touch and keyboard. */
 "use strict";
 
 Behaviours.add("[data-split]", (frame) => {
   const range = frame.querySelector("input");
+  if (!range) return;
   const draw = () => frame.style.setProperty("--split", `${range.value}%`);
   range.hidden = false;
   range.addEventListener("input", draw);
