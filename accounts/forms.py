@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django import forms
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from accounts.audit import Deed
 from accounts.models import Membership, User, Workspace
@@ -30,16 +31,40 @@ class WorkspaceForm(forms.Form):
     )
 
 
+#: From an hour to 30 days.
+RETENTION_HOURS: Final = (1, 6, 24, 3 * 24, 7 * 24, 14 * 24, 30 * 24)
+
+
+def span_in_words(hours: int) -> str:
+    """Returns a number of hours as people say it."""
+    if hours % 24:
+        return ngettext("%(n)d hour", "%(n)d hours", hours) % {"n": hours}
+    return ngettext("%(n)d day", "%(n)d days", hours // 24) % {"n": hours // 24}
+
+
 class WorkspaceSettingsForm(forms.ModelForm[Workspace]):
     """What admins can change about a workspace. Its address stays when its name changes."""
 
     class Meta:
         model = Workspace
-        fields = ("name", "requires_second_factor")
+        fields = ("name", "retention_hours", "requires_second_factor")
+
+    retention_hours = forms.TypedChoiceField(
+        label=_("Files are kept for"),
+        coerce=int,
+        help_text=_(
+            "Counted from the upload, or from the last restoration made of it. What is older than that already is "
+            "deleted within 15 minutes after you save."
+        ),
+    )
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.user = user
+        hours = sorted({*RETENTION_HOURS, self.instance.retention_hours})
+        kept = self.fields["retention_hours"]
+        assert isinstance(kept, forms.ChoiceField)
+        kept.choices = [(each, span_in_words(each)) for each in hours]
 
     def clean_requires_second_factor(self) -> bool:
         """Refuses a rule that would lock out whoever makes it."""

@@ -45,7 +45,7 @@ class User(AbstractUser):
     email = models.EmailField(_("mail address"), unique=True)
     mail_on_success = models.BooleanField(_("when a restoration is ready"), default=True)
     mail_on_failure = models.BooleanField(_("when a restoration fails"), default=True)
-    mail_on_expiry = models.BooleanField(_("a day before files are deleted"), default=True)
+    mail_on_expiry = models.BooleanField(_("a day before files are deleted, and when they are"), default=True)
     last_workspace = models.ForeignKey(
         "Workspace", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )

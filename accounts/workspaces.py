@@ -24,6 +24,7 @@ from accounts.permissions import Role
 #: Sent with `workspace`. Signals, because accounts may not import the apps that give credits and keep files.
 workspace_created = Signal()
 workspace_purged = Signal()
+retention_changed = Signal()
 
 GRACE: Final = timedelta(days=14)
 MAX_OWNED: Final = 20
@@ -84,6 +85,9 @@ def change(workspace: Workspace, **values: Any) -> None:
     if not changed:
         return
     Workspace.objects.filter(pk=workspace.pk).update(**values)
+    if "retention_hours" in changed:
+        locked.retention_hours = values["retention_hours"]
+        retention_changed.send(sender=Workspace, workspace=locked)
     if "requires_second_factor" in changed:
         required = changed.pop("requires_second_factor")[1]
         audit.record(workspace=workspace, deed=Deed.SIGN_IN_POLICY, requires_second_factor=required)

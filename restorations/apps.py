@@ -9,11 +9,12 @@ class RestorationsConfig(AppConfig):
     def ready(self) -> None:
         from django.urls import reverse
 
-        from accounts.workspaces import workspace_purged
+        from accounts.workspaces import retention_changed, workspace_purged
         from billing import references
-        from restorations.retention import empty_workspace
+        from restorations.retention import apply_new_time, empty_workspace
 
         workspace_purged.connect(empty_workspace, dispatch_uid="restorations.empty_workspace")
+        retention_changed.connect(apply_new_time, dispatch_uid="restorations.apply_new_time")
         references.register(
             "restoration", lambda workspace, pk: reverse("restoration-detail", args=[workspace.slug, pk])
         )

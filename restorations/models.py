@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.text import get_valid_filename
 from django.utils.translation import gettext_lazy as _
 
+from accounts.models import User
 from accounts.querysets import TenantQuerySet
 from gpu_worker.contract import Engine, ErrorCode, Stage
 from restorations.bases import Recipe, TenantModel
@@ -44,6 +45,7 @@ class Upload(TenantModel):
     part_bytes = models.PositiveIntegerField(_("bytes in a part"))
     storage_key = models.CharField(_("storage key"), max_length=255)
     storage_upload_id = models.CharField(_("id of the multipart upload"), max_length=1024)
+    touched_at = models.DateTimeField(_("last part asked for"), default=timezone.now, editable=False)
     has_checksums = models.BooleanField(
         _("parts come with checksums"),
         default=False,
@@ -141,6 +143,12 @@ class Video(TenantModel):
     audio_tracks = models.JSONField(_("sound tracks"), default=list)
     subtitle_tracks = models.JSONField(_("subtitle tracks"), default=list)
     deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True)
+    #: Empty where the retention's time was up. `purged_at` is when storage held nothing of it any more.
+    deleted_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, editable=False, related_name="+"
+    )
+    purged_at = models.DateTimeField(_("files gone"), null=True, blank=True, editable=False)
+    receipt_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = VideoQuerySet.as_manager()
 
@@ -268,6 +276,8 @@ class Restoration(Recipe, TenantModel):
     #: Mails are sent once: the moment of sending, set before the mail leaves.
     finish_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
     expiry_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    receipt_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    purged_at = models.DateTimeField(_("files gone"), null=True, blank=True, editable=False)
 
     objects = RestorationQuerySet.as_manager()
 

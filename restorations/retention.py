@@ -6,14 +6,15 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.db import transaction
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from accounts import audit
 from accounts.audit import Deed
-from accounts.models import Workspace
-from restorations import lifecycle, notifications, objects, uploads
+from accounts.models import User, Workspace
+from restorations import lifecycle, notifications, objects, receipts, uploads
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Restoration, Upload, Video
 
@@ -32,10 +33,32 @@ def enforce() -> None:
         lifecycle.expire(restoration)
     for video in _videos_due():
         _forget(video)
-    for upload in Upload.objects.unfinished().filter(created_at__lt=now - UNFINISHED_UPLOAD):
+    for upload in _uploads_due():
         uploads.abort(upload)
     _warn()
     purge()
+    receipts.mail_receipts()
+
+
+def _uploads_due() -> list[Upload]:
+    """Returns the unfinished uploads that nobody has gone on with for two days, or the workspace's own time."""
+    now = timezone.now()
+    idle = Upload.objects.unfinished().filter(touched_at__lt=now - timedelta(hours=1))
+    return [
+        upload
+        for upload in idle.select_related("workspace")
+        if upload.touched_at + min(UNFINISHED_UPLOAD, _kept(upload.workspace)) < now
+    ]
+
+
+def _kept(workspace: Workspace) -> timedelta:
+    return timedelta(hours=workspace.retention_hours)
+
+
+def apply_new_time(*, workspace: Workspace, **_signal: Any) -> None:
+    """Gives the results that are there already the workspace's new time, counted from when they were made."""
+    made = Restoration.objects.for_workspace(workspace).filter(status=Restoration.Status.SUCCEEDED)
+    made.update(expires_at=F("finished_at") + _kept(workspace))
 
 
 def _videos_due() -> list[Video]:
@@ -45,9 +68,8 @@ def _videos_due() -> list[Video]:
     now = timezone.now()
     due = []
     for video in candidates.filter(created_at__lt=now - timedelta(hours=1)):
-        kept = timedelta(hours=video.workspace.retention_hours)
         newest = video.restorations.order_by("-finished_at").values_list("finished_at", flat=True).first()
-        if max(video.created_at, newest or video.created_at) + kept < now:
+        if max(video.created_at, newest or video.created_at) + _kept(video.workspace) < now:
             due.append(video)
     return due
 
@@ -65,12 +87,12 @@ def _warn() -> None:
 
 
 @transaction.atomic
-def delete_video(video: Video) -> None:
-    """Deletes a source because its owner says so; raises `StillInUse` while it is being restored."""
+def delete_video(video: Video, *, actor: User) -> None:
+    """Deletes a source because a person says so; raises `StillInUse` while it is being restored."""
     locked = Video.objects.select_for_update(of=("self",)).select_related("workspace").get(pk=video.pk)
     if Restoration.objects.active().filter(video=locked).exists():
         raise StillInUse(_("This video is being restored. Wait until that has ended, or cancel it."))
-    _forget(locked)
+    _forget(locked, actor=actor)
     audit.record(workspace=locked.workspace, deed=Deed.VIDEO_DELETED, subject=locked.file_name)
 
 
@@ -88,8 +110,8 @@ def empty_workspace(*, workspace: Workspace, **_signal: Any) -> None:
 
 
 @transaction.atomic
-def _forget(video: Video) -> None:
-    if Video.objects.present().filter(pk=video.pk).update(deleted_at=Now()):
+def _forget(video: Video, *, actor: User | None = None) -> None:
+    if Video.objects.present().filter(pk=video.pk).update(deleted_at=Now(), deleted_by=actor):
         notifications.video_changed(video)
         ring(Doorbell.PURGE)
 
@@ -98,10 +120,14 @@ def purge() -> None:
     """Deletes the files of deleted videos and of ended restorations; a key is blanked when its file is gone."""
     for video in Video.objects.exclude(deleted_at=None).exclude(storage_key=""):
         objects.delete(video.objects_in_storage)
-        Video.objects.filter(pk=video.pk).update(storage_key="", poster_key="", proxy_key="")
+        Video.objects.filter(pk=video.pk).update(
+            storage_key="", poster_key="", proxy_key="", purged_at=timezone.now()
+        )
     for restoration in Restoration.objects.filter(status=Restoration.Status.EXPIRED).exclude(result_key=""):
         _delete_results(restoration)
-        Restoration.objects.filter(pk=restoration.pk).update(result_key="", proxy_key="")
+        Restoration.objects.filter(pk=restoration.pk).update(
+            result_key="", proxy_key="", purged_at=timezone.now()
+        )
 
 
 def _delete_results(restoration: Restoration) -> None:

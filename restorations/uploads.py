@@ -9,6 +9,7 @@ from typing import IO
 from django.conf import settings
 from django.db import transaction
 from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
 from django.utils.text import get_valid_filename
 from django.utils.translation import gettext as _
 
@@ -66,6 +67,8 @@ def address_of_part(upload: Upload, number: int, *, sha256: str = "") -> objects
         raise UploadRefused(_("This upload was begun with checksums, so each part needs its own."))
     if sha256:
         UploadPart.objects.update_or_create(upload=upload, number=number, defaults={"sha256": sha256})
+    # Who asks for parts is still at it, however long that takes.
+    Upload.objects.filter(pk=upload.pk).update(touched_at=timezone.now())
     last = upload.size_bytes - (upload.num_parts - 1) * upload.part_bytes
     num_bytes = last if number == upload.num_parts else upload.part_bytes
     return objects.address_of_part(

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from restorations.views import hooks, restorations, saved_settings, uploads, videos
+from restorations.views import deletions, hooks, restorations, saved_settings, uploads, videos
 
 urlpatterns = [
     path("w/<slug:slug>/", videos.workspace_home, name="workspace-home"),
@@ -49,5 +49,7 @@ urlpatterns = [
         restorations.restoration_download,
         name="restoration-download",
     ),
+    path("w/<slug:slug>/deletions/", deletions.deletion_list, name="deletion-list"),
+    path("w/<slug:slug>/deletions/<uuid:video_id>/", deletions.deletion_receipt, name="deletion-receipt"),
     path("hooks/runpod/<str:token>/", hooks.runpod_webhook, name="runpod-webhook"),
 ]

@@ -175,7 +175,7 @@ def video_delete(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Deletes a source now; results made from it stay until their own time."""
     video = _video(request, video_id)
     try:
-        retention.delete_video(video)
+        retention.delete_video(video, actor=request.user)
     except retention.StillInUse as exc:
         messages.error(request, str(exc))
         return redirect(video)

@@ -92,6 +92,8 @@ DOORS = {
     "video-restore": Door(RESTORE, "POST"),
     "video-buy": Door(RESTORE, "POST"),
     "video-delete": Door(DELETE, "POST"),
+    "deletion-list": Door(LOOK),
+    "deletion-receipt": Door(LOOK),
     "saved-settings-create": Door(Permission.RESTORE, "POST"),
     "saved-settings-list": Door(LOOK),
     "saved-settings-delete": Door(Permission.RESTORE, "POST"),

@@ -94,7 +94,7 @@ def test_a_source_that_is_being_restored_is_not_deleted(done, alice_client, work
 
 def test_unfinished_uploads_are_forgotten(alice, workspace):
     upload, _new = uploads.begin(workspace=workspace, user=alice, file_name="a.mp4", size_bytes=5)
-    Upload.objects.update(created_at=timezone.now() - timedelta(days=3))
+    Upload.objects.update(touched_at=timezone.now() - timedelta(days=3))
     retention.enforce()
     assert not Upload.objects.exists()
     assert upload.storage_upload_id not in {begun.upload_id for begun in objects.multiparts()}
@@ -104,3 +104,71 @@ def test_files_already_gone_are_no_error(workspace):
     VideoFactory(workspace=workspace, deleted_at=timezone.now())
     retention.purge()
     assert Video.objects.get().storage_key == ""
+
+
+def test_an_upload_that_goes_on_is_kept_and_an_idle_one_follows_its_workspaces_time(alice, workspace):
+    uploads.begin(workspace=workspace, user=alice, file_name="a.mp4", size_bytes=5)
+    workspace.retention_hours = 2
+    workspace.save()
+    upload = Upload.objects.get()
+    Upload.objects.update(touched_at=timezone.now() - timedelta(hours=3))
+    uploads.address_of_part(upload, 1)
+    retention.enforce()
+    assert Upload.objects.exists(), "somebody has just asked for a part"
+    Upload.objects.update(touched_at=timezone.now() - timedelta(hours=3))
+    retention.enforce()
+    assert not Upload.objects.exists()
+
+
+def test_admins_choose_how_long_files_are_kept_and_what_is_there_follows(done, alice_client, workspace):
+    Restoration.objects.update(finished_at=timezone.now() - timedelta(hours=30))
+    page = reverse("workspace-settings", args=[workspace.slug])
+    assert "7 days" in alice_client.get(page).content.decode()
+    alice_client.post(page, {"name": workspace.name, "retention_hours": "24"})
+    workspace.refresh_from_db()
+    assert workspace.retention_hours == 24
+    retention.enforce()
+    assert Restoration.objects.get().status == "expired"
+    alice_client.post(page, {"name": workspace.name, "retention_hours": "1000"})
+    workspace.refresh_from_db()
+    assert workspace.retention_hours == 24, "from an hour to 30 days, nothing else"
+
+
+def test_receipts_say_what_is_gone_and_are_mailed_once(done, alice, alice_client, workspace, mailoutbox):
+    Video.objects.update(created_by=alice)
+    Restoration.objects.update(created_by=alice)
+    retention.delete_video(done.video, actor=alice)
+    receipt = reverse("deletion-receipt", args=[workspace.slug, done.video.pk])
+    assert "within 15 minutes" in alice_client.get(receipt).content.decode()
+    Restoration.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    retention.enforce()
+    retention.enforce()
+    page = alice_client.get(receipt).content.decode()
+    assert "within 15 minutes" not in page
+    assert f"by {alice.email}" in page
+    assert "because its time was up" in page
+    assert "holiday.mp4" in alice_client.get(reverse("deletion-list", args=[workspace.slug])).content.decode()
+    (mail,) = mailoutbox
+    assert mail.to == [alice.email]
+    assert receipt in mail.body
+
+
+def test_a_receipt_that_could_not_be_mailed_is_mailed_later(done, alice, settings, mailoutbox):
+    Video.objects.update(created_by=alice)
+    retention.delete_video(done.video, actor=alice)
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
+    with pytest.raises(OSError):
+        retention.enforce()
+    assert Video.objects.get().purged_at is not None
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    retention.enforce()
+    assert len(mailoutbox) == 1
+
+
+def test_people_who_want_no_mail_about_deletions_get_none(done, alice, mailoutbox):
+    Video.objects.update(created_by=alice)
+    type(alice).objects.update(mail_on_expiry=False)
+    retention.delete_video(done.video, actor=alice)
+    retention.enforce()
+    assert mailoutbox == []
