@@ -32,7 +32,7 @@ View = Callable[..., HttpResponse]
 
 def membership_of(user: object, slug: str) -> Membership | None:
     """Returns the person's membership in the workspace with this slug, or None for everybody else."""
-    if not isinstance(user, User):
+    if not isinstance(user, User) or user.is_closing:
         return None
     mine = Membership.objects.select_related("workspace").filter(user=user, workspace__slug=slug)
     with scope.person(user):

@@ -21,6 +21,7 @@ class UserAdmin(BaseUserAdmin[User]):
     fieldsets = (
         (None, {"fields": ("email", "password")}),
         (_("Mail"), {"fields": ("mail_on_success", "mail_on_failure", "mail_on_expiry")}),
+        (_("Times and words"), {"fields": ("time_zone", "language")}),
         (_("Rights"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Dates"), {"fields": ("last_login", "date_joined")}),
     )

@@ -18,6 +18,7 @@ class Doorbell(enum.StrEnum):
     """The tasks that domain modules ring for."""
 
     MAIL_INVITATION = "accounts.tasks.mail_invitation"
+    MAIL_CLOSING = "accounts.tasks.mail_closing"
     PURGE_WORKSPACES = "accounts.tasks.sweep_accounts"
 
 

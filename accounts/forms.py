@@ -5,22 +5,51 @@ from __future__ import annotations
 from typing import Any, Final
 
 from django import forms
+from django.conf import settings
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from accounts.audit import Deed
+from accounts.localization import time_zones
 from accounts.models import Membership, User, Workspace
 from accounts.permissions import GIVEN_ROLES, Role
 from accounts.second_factor import has_second_factor
 
 
-class MailPreferencesForm(forms.ModelForm[User]):
-    """Which mails a person wants."""
+class PreferencesForm(forms.ModelForm[User]):
+    """Which mails a person wants, and how times and words are shown."""
+
+    time_zone = forms.ChoiceField(label=_("Time zone"))
+    language = forms.ChoiceField(label=_("Language"), required=False)
 
     class Meta:
         model = User
-        fields = ("mail_on_success", "mail_on_failure", "mail_on_expiry")
+        fields = ("mail_on_success", "mail_on_failure", "mail_on_expiry", "time_zone", "language")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        zones = self.fields["time_zone"]
+        assert isinstance(zones, forms.ChoiceField)
+        zones.choices = [(name, name.replace("_", " ")) for name in time_zones()]
+        if not self.instance.time_zone:
+            self.initial["time_zone"] = "UTC"
+        languages = self.fields["language"]
+        assert isinstance(languages, forms.ChoiceField)
+        languages.choices = [("", _("As the browser asks for")), *settings.LANGUAGES]
+        if len(settings.LANGUAGES) == 1:
+            # A choice that changes nothing is none.
+            del self.fields["language"]
+
+    @property
+    def mail_fields(self) -> list[forms.BoundField]:
+        """The switches for mails."""
+        return [field for field in self if field.name.startswith("mail_")]
+
+    @property
+    def other_fields(self) -> list[forms.BoundField]:
+        """The rest."""
+        return [field for field in self if not field.name.startswith("mail_")]
 
 
 class WorkspaceForm(forms.Form):

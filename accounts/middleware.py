@@ -1,4 +1,4 @@
-"""Begins and ends the scope of each request."""
+"""What happens around each request: its scope, the person's time zone and language, accounts that are closed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 
-from accounts import scope
+from accounts import localization, scope
+from accounts.addresses import client_address
 from accounts.models import User
 
 Answer = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
@@ -61,6 +65,44 @@ class ScopeMiddleware:
 def _scope(request: HttpRequest, user: object) -> scope.Scope:
     return scope.Scope(
         person_id=user.pk if isinstance(user, User) else None,
-        address=request.META.get("REMOTE_ADDR", ""),
+        address=client_address(request),
         user_agent=request.headers.get("User-Agent", "")[:300],
     )
+
+
+class LocalizationMiddleware:
+    """Shows times and words as the person wants them."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if not isinstance(request.user, User):
+            with localization.as_browser(request):
+                return self.get_response(request)
+        localization.learn_time_zone(request.user, request)
+        with localization.as_seen_by(request.user):
+            return self.get_response(request)
+
+
+class ClosedAccountMiddleware:
+    """Shows somebody whose account is about to be deleted how to keep it, and nothing else."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., HttpResponse], args: object, kwargs: object
+    ) -> HttpResponse | None:
+        """Lets the few pages through that a closed account still has."""
+        user, match = request.user, request.resolver_match
+        if not isinstance(user, User) or not user.is_closing:
+            return None
+        if match is not None and match.view_name in settings.PAGES_OF_CLOSED_ACCOUNTS:
+            return None
+        if request.method in ("GET", "HEAD"):
+            return redirect("account-delete")
+        raise PermissionDenied

@@ -46,6 +46,21 @@ class User(AbstractUser):
     mail_on_success = models.BooleanField(_("when a restoration is ready"), default=True)
     mail_on_failure = models.BooleanField(_("when a restoration fails"), default=True)
     mail_on_expiry = models.BooleanField(_("a day before files are deleted, and when they are"), default=True)
+    time_zone = models.CharField(
+        _("time zone"),
+        max_length=64,
+        blank=True,
+        help_text=_("All times on pages and in mails are shown in it."),
+    )
+    language = models.CharField(
+        _("language"), max_length=10, blank=True, help_text=_("Of pages and mails. Empty is the browser's.")
+    )
+    #: Until then the person can take the closing of the account back, and sees nothing else.
+    delete_after = models.DateTimeField(_("deleted after"), null=True, blank=True, editable=False)
+    #: When the mail about it was handed over; empty while it has to be sent.
+    closing_mailed_at = models.DateTimeField(_("told about closing"), null=True, blank=True, editable=False)
+    #: Nothing tells any more who it was. The row stays, because the books point to it.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
     last_workspace = models.ForeignKey(
         "Workspace", on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
     )
@@ -61,7 +76,12 @@ class User(AbstractUser):
         ]
 
     def __str__(self) -> str:
-        return self.email
+        return str(_("deleted account")) if self.deleted_at else self.email
+
+    @property
+    def is_closing(self) -> bool:
+        """True between the order to delete the account and its end."""
+        return self.delete_after is not None
 
 
 def default_retention_hours() -> int:
@@ -246,3 +266,46 @@ class AuditEntry(AppendOnlyRow):
 
     def __str__(self) -> str:
         return f"{self.deed} {self.subject}"
+
+
+class DataExportQuerySet(models.QuerySet["DataExport"]):
+    """Archives of people's own data."""
+
+    def of(self, user: User) -> DataExportQuerySet:
+        """Returns the archives that this person may fetch, newest first."""
+        return self.filter(user=user, deleted_at=None).order_by("-created_at")
+
+    def unfinished(self) -> DataExportQuerySet:
+        """Returns those that have to be made, or whose mail has to be sent."""
+        return self.filter(mailed_at=None, deleted_at=None)
+
+
+class DataExport(models.Model):
+    """An archive of everything that belongs to a person. It belongs to no workspace; only the person gets it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    storage_key = models.CharField(_("storage key"), max_length=255, blank=True)
+    size_bytes = models.BigIntegerField(_("bytes"), default=0)
+    created_at = models.DateTimeField(_("asked for"), default=timezone.now, editable=False)
+    ready_at = models.DateTimeField(_("ready"), null=True, blank=True)
+    mailed_at = models.DateTimeField(_("mailed"), null=True, blank=True)
+    expires_at = models.DateTimeField(_("deleted after"), null=True, blank=True)
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True)
+
+    objects = DataExportQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("data export")
+        indexes = [
+            # The sweeps.
+            models.Index(fields=["deleted_at", "expires_at"], name="data_export_due"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} {self.created_at:%Y-%m-%d}"
+
+    @property
+    def is_ready(self) -> bool:
+        """True while it can be fetched."""
+        return self.ready_at is not None and self.deleted_at is None

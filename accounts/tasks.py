@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from accounts import invitations, workspaces
+from accounts import closing, invitations, workspaces
 
 
 @shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5, time_limit=60)
@@ -13,8 +13,16 @@ def mail_invitation(*, invitation_id: str) -> None:
     invitations.mail(invitation_id)
 
 
+@shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5, time_limit=60)
+def mail_closing(*, user_id: str) -> None:
+    """Mails when a closed account is deleted."""
+    closing.mail_closing(user_id)
+
+
 @shared_task
 def sweep_accounts() -> None:
-    """Every minute: sends what was not sent, and deletes workspaces whose grace period is over."""
+    """Every minute: sends what was not sent, and deletes workspaces and accounts whose grace period is over."""
     invitations.ring_again()
+    closing.ring_again()
     workspaces.purge_due()
+    closing.delete_due()

@@ -4,6 +4,7 @@ from accounts.views import audit, invitations, members, person, workspaces
 
 urlpatterns = [
     path("settings/", person.preferences, name="preferences"),
+    path("mail/stop/<str:token>/", person.unsubscribe, name="unsubscribe"),
     path("workspaces/new/", workspaces.workspace_create, name="workspace-create"),
     path("w/<slug:slug>/settings/", workspaces.workspace_settings, name="workspace-settings"),
     path("w/<slug:slug>/leave/", workspaces.workspace_leave, name="workspace-leave"),

@@ -9,10 +9,13 @@ class RestorationsConfig(AppConfig):
     def ready(self) -> None:
         from django.urls import reverse
 
+        from accounts.closing import account_deleted
         from accounts.workspaces import retention_changed, workspace_purged
         from billing import references
+        from restorations.data_export import delete_of
         from restorations.retention import apply_new_time, empty_workspace
 
+        account_deleted.connect(delete_of, dispatch_uid="restorations.delete_exports")
         workspace_purged.connect(empty_workspace, dispatch_uid="restorations.empty_workspace")
         retention_changed.connect(apply_new_time, dispatch_uid="restorations.apply_new_time")
         references.register(

@@ -19,6 +19,7 @@ from django.template.loader import render_to_string
 from accounts import scope
 from accounts.access import admitted
 from accounts.context import rights
+from accounts.localization import as_seen_by
 from accounts.models import Membership
 from billing.context import frame as credit_frame
 from restorations import notifications, watching
@@ -112,7 +113,8 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
         # A role may have changed since the socket was opened, and who was removed hears nothing more.
         if hint is not None and not self._is_admitted():
             return None
-        with scope.person(self.scope["user"]), scope.inside(self.membership.workspace):
+        user = self.scope["user"]
+        with scope.person(user), scope.inside(self.membership.workspace), as_seen_by(user):
             return self.render(hint)
 
     def _fragment(self, template: str, context: dict[str, Any]) -> str:

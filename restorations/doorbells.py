@@ -23,3 +23,5 @@ class Doorbell(enum.StrEnum):
     CANCEL_ATTEMPT = "restorations.tasks.cancel_attempt"
     MAIL_FINISH = "restorations.tasks.mail_finish"
     PURGE = "restorations.tasks.purge_deleted"
+    BUILD_EXPORT = "restorations.tasks.build_export"
+    RETENTION = "restorations.tasks.enforce_retention"

@@ -11,12 +11,14 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.core.mail import send_mail
+from django.core.mail import EmailMessage
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from accounts.localization import as_seen_by
+from accounts.mail_preferences import Kind, unsubscribe_address, unsubscribe_headers
 from accounts.models import User
 from restorations.failures import explain
 from restorations.models import Restoration, Video
@@ -101,13 +103,15 @@ def mail_finish(restoration_id: UUID | str) -> None:
 
 def _mail_finish(restoration: Restoration) -> None:
     user = restoration.created_by
-    if restoration.status == Restoration.Status.SUCCEEDED:
-        if user and user.mail_on_success:
+    if user is None:
+        return
+    with as_seen_by(user):
+        if restoration.status == Restoration.Status.SUCCEEDED:
             subject = _("Your video is ready: %(title)s") % {"title": restoration.video.title}
-            _mail(user, subject, "restorations/mail/succeeded.txt", restoration)
-    elif user and user.mail_on_failure:
-        subject = _("Your video could not be restored: %(title)s") % {"title": restoration.video.title}
-        _mail(user, subject, "restorations/mail/failed.txt", restoration, failure=explain(restoration))
+            _mail(user, Kind.SUCCESS, subject, "succeeded.txt", restoration)
+        else:
+            subject = _("Your video could not be restored: %(title)s") % {"title": restoration.video.title}
+            _mail(user, Kind.FAILURE, subject, "failed.txt", restoration, failure=explain(restoration))
 
 
 def mail_expiry(restoration_id: UUID | str) -> None:
@@ -119,11 +123,12 @@ def mail_expiry(restoration_id: UUID | str) -> None:
         return
     restoration = _with_people(restoration_id)
     user = restoration.created_by
-    if user is None or not user.mail_on_expiry:
+    if user is None:
         return
-    subject = _("Deleted soon: %(title)s") % {"title": restoration.video.title}
     try:
-        _mail(user, subject, "restorations/mail/expiring.txt", restoration)
+        with as_seen_by(user):
+            subject = _("Deleted soon: %(title)s") % {"title": restoration.video.title}
+            _mail(user, Kind.EXPIRY, subject, "expiring.txt", restoration)
     except OSError:
         Restoration.objects.filter(pk=restoration_id).update(expiry_mailed_at=None)
         raise
@@ -133,13 +138,23 @@ def _with_people(restoration_id: UUID | str) -> Restoration:
     return Restoration.objects.select_related("video", "workspace", "created_by").get(pk=restoration_id)
 
 
-def _mail(user: User, subject: str, template: str, restoration: Restoration, **context: object) -> None:
+def _mail(
+    user: User, kind: Kind, subject: str, template: str, restoration: Restoration, **context: object
+) -> None:
+    if not getattr(user, kind.value):
+        return
     context |= {
         "restoration": restoration,
         "video": restoration.video,
         "link": f"{settings.SITE_URL}{restoration.get_absolute_url()}",
         "preferences_link": f"{settings.SITE_URL}/settings/",
+        "unsubscribe_link": unsubscribe_address(user, kind),
         "product_name": settings.PRODUCT_NAME,
     }
     # A file's name may hold a line break, a subject may not.
-    send_mail(" ".join(subject.split()), render_to_string(template, context), None, [user.email])
+    EmailMessage(
+        " ".join(subject.split()),
+        render_to_string(f"restorations/mail/{template}", context),
+        to=[user.email],
+        headers=unsubscribe_headers(user, kind),
+    ).send()

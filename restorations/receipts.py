@@ -11,13 +11,15 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
-from django.core.mail import send_mail
+from django.core.mail import EmailMessage
 from django.db.models import Q, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from accounts.localization import as_seen_by
+from accounts.mail_preferences import Kind, unsubscribe_address, unsubscribe_headers
 from accounts.models import User, Workspace
 from restorations.models import Restoration, RestorationEvent, Video
 
@@ -109,10 +111,14 @@ def _mail(user: User, videos: list[Video]) -> None:
     context = {
         "videos": [(video, f"{settings.SITE_URL}{_address(video)}") for video in videos],
         "preferences_link": f"{settings.SITE_URL}/settings/",
+        "unsubscribe_link": unsubscribe_address(user, Kind.EXPIRY),
         "product_name": settings.PRODUCT_NAME,
     }
-    text = render_to_string("restorations/mail/deleted.txt", context)
-    send_mail(_("Your files are deleted"), text, None, [user.email])
+    with as_seen_by(user):
+        text = render_to_string("restorations/mail/deleted.txt", context)
+        subject = _("Your files are deleted")
+    headers = unsubscribe_headers(user, Kind.EXPIRY)
+    EmailMessage(subject, text, to=[user.email], headers=headers).send()
 
 
 def _address(video: Video) -> str:

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
+from accounts.models import DataExport
 from gpu_worker.contract import ErrorCode
 from restorations import dispatch, lifecycle
 from restorations.doorbells import Doorbell, ring
@@ -95,6 +96,8 @@ def _ring_again() -> None:
         # The next ring comes as late as this one, should the encoder be killed by this result.
         Restoration.objects.filter(pk=restoration.pk).update(proxy_wanted_at=now)
         ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
+    for export in DataExport.objects.unfinished().filter(created_at__lt=now - RING_LOST):
+        ring(Doorbell.BUILD_EXPORT, export_id=export.pk)
     stuck = Video.objects.present().filter(status=Video.Status.INSPECTING)
     fresh = stuck.filter(num_inspections=0, created_at__lt=now - RING_LOST)
     dead = stuck.filter(created_at__lt=now - INSPECTION_LOST)

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from accounts import audit
 from accounts.audit import Deed
 from accounts.models import User, Workspace
-from restorations import lifecycle, notifications, objects, receipts, uploads
+from restorations import data_export, lifecycle, notifications, objects, receipts, uploads
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Restoration, Upload, Video
 
@@ -35,6 +35,7 @@ def enforce() -> None:
         _forget(video)
     for upload in _uploads_due():
         uploads.abort(upload)
+    data_export.delete_due()
     _warn()
     purge()
     receipts.mail_receipts()

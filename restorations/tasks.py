@@ -9,7 +9,16 @@ from typing import Any, Final
 from celery import shared_task
 from django.core.cache import cache
 
-from restorations import dispatch, inspection, notifications, previews, result_proxies, retention, runpod
+from restorations import (
+    data_export,
+    dispatch,
+    inspection,
+    notifications,
+    previews,
+    result_proxies,
+    retention,
+    runpod,
+)
 from restorations.repair import repair as run_repairs
 
 #: A sweep holds its lock at most this long, should its process be killed.
@@ -104,3 +113,9 @@ def mail_finish(*, restoration_id: str) -> None:
 def purge_deleted() -> None:
     """Deletes the files of what was deleted."""
     retention.purge()
+
+
+@shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5)
+def build_export(*, export_id: str) -> None:
+    """Collects a person's own data and mails where it is."""
+    data_export.build(export_id)

@@ -1,8 +1,13 @@
 from django.urls import path
 
-from restorations.views import deletions, hooks, restorations, saved_settings, uploads, videos
+from restorations.views import account, deletions, hooks, restorations, saved_settings, uploads, videos
 
 urlpatterns = [
+    path("settings/data/", account.account_data, name="account-data"),
+    path("settings/data/export/", account.data_export, name="data-export"),
+    path("settings/data/<uuid:export_id>/", account.data_export_download, name="data-export-download"),
+    path("settings/delete/", account.account_delete, name="account-delete"),
+    path("settings/keep/", account.account_keep, name="account-keep"),
     path("w/<slug:slug>/", videos.workspace_home, name="workspace-home"),
     path("w/<slug:slug>/uploads/", uploads.upload_create, name="upload-create"),
     path("w/<slug:slug>/uploads/<uuid:upload_id>/", uploads.upload_abort, name="upload-abort"),

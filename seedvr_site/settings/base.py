@@ -70,6 +70,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "accounts.middleware.ScopeMiddleware",
+    "accounts.middleware.LocalizationMiddleware",
+    "accounts.middleware.ClosedAccountMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -243,6 +245,12 @@ ACCOUNT_SESSION_REMEMBER = True
 # Mail address, password, second factors: whoever finds an unlocked screen changes none of them.
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 10 * 60
+
+#: What somebody sees whose account is about to be deleted: the way back, their data, the way out.
+PAGES_OF_CLOSED_ACCOUNTS = {
+    *("account-delete", "account-keep", "account-data", "data-export", "data-export-download"),
+    *("account_logout", "account_reauthenticate", "mfa_reauthenticate", "mfa_reauthenticate_webauthn"),
+}
 
 MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]

@@ -68,6 +68,6 @@ def test_pages_inside_ask_for_signing_in_and_come_back(client, alice, workspace)
 
 def test_preferences_are_kept(signed_in, alice):
     client = signed_in(alice)
-    client.post(reverse("preferences"), {"mail_on_failure": "on"})
+    client.post(reverse("preferences"), {"mail_on_failure": "on", "time_zone": "UTC"})
     alice.refresh_from_db()
     assert (alice.mail_on_success, alice.mail_on_failure, alice.mail_on_expiry) == (False, True, False)
