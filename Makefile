@@ -48,6 +48,11 @@ test-lane: $(DEV) ## Run some lanes: make test-lane LANES="services postgres"
 bench: $(DEV) ## Measure what users wait for
 	@$(BIN)/python -m tests.benchmarks
 
+.PHONY: bench-gpu
+bench-gpu: $(DEV) $(TORCH) ## Measure the worker on a GPU; MODEL=, WEIGHTS=, SAVE=; TINY=1 shows it on any machine
+	@$(BIN)/python -m gpu_worker.benchmarks.gpu $(if $(TINY),--tiny) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(SAVE),--save $(SAVE))
+
 # --- Check --------------------------------------------------------------------------------------------------
 
 .PHONY: check

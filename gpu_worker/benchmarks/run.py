@@ -164,16 +164,23 @@ def _bench_vae(bench: Bench) -> list[Case]:
     frames = (bench.num_frames, bench.height, bench.width)
     pixels = chunk_noise(6, 0, (1, 3, *frames)).clamp_(-1, 1).to(bench.device, bench.dtype)
     latents = chunk_noise(7, 0, (1, 16, *bench.latent_shape)).to(bench.device, bench.dtype)
-    encode = decode = None
-    if bench.has_forms and bench.num_frames == 1:
-        encode, decode = image_flops(bench.width, bench.height)
-    elif bench.has_forms:
-        encode = encode_flops(bench.width, bench.height, bench.num_frames)
-        decode = decode_flops(bench.width, bench.height, bench.num_frames, merged=False)
+    encode, decode = bench_vae_flops(bench)
     return [
         bench.measure("encode", "default", lambda: vae.encode(pixels), encode),
         bench.measure("decode", "default", lambda: vae.decode(latents), decode),
     ]
+
+
+def bench_vae_flops(bench: Bench) -> tuple[float | None, float | None]:
+    """The reference's arithmetic of encoding and decoding the clip; None where no form exists."""
+    if not bench.has_forms:
+        return None, None
+    if bench.num_frames == 1:
+        return image_flops(bench.width, bench.height)
+    return (
+        encode_flops(bench.width, bench.height, bench.num_frames),
+        decode_flops(bench.width, bench.height, bench.num_frames, merged=False),
+    )
 
 
 def bench_attention(bench: Bench) -> list[Case]:

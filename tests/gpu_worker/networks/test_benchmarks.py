@@ -1,6 +1,7 @@
 """The benchmark runs on a CPU with the tiny models; on a GPU the full sizes run and leave their figures."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpu_worker.benchmarks.gpu import main as measure_gpu
 from gpu_worker.benchmarks.run import Bench, bench_attention, bench_stages, report
 from gpu_worker.engine.presets import PRESETS
 
@@ -59,6 +61,40 @@ def test_sizes_that_no_network_takes_are_refused() -> None:
         bench("tiny-7b", "cpu", height=50)
     with pytest.raises(ValueError, match="4 frames"):
         bench("tiny-7b", "cpu", num_frames=4)
+
+
+def test_the_gpu_benchmark_runs_whole_with_tiny_networks(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "gpu_worker.benchmarks.gpu", "--tiny", "--save", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+        # One thread: the machine may be busy, and tiny networks are slower in several.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert [stage["case"]["stage"] for stage in found["stages"]] == ["encode", "decode", "denoise", "colors"]
+    one, four = found["whole"]
+    assert (one["num_gpus"], one["simulated"], four["num_gpus"], four["simulated"]) == (1, False, 4, True)
+    assert sum(one["busy"].values()) == pytest.approx(one["seconds"])
+    for cold in found["cold"].values():
+        assert cold["imports_seconds"] > 0
+        assert cold["warm_up_seconds"] > 0
+        assert any(name.startswith("weights_from") and name.endswith("_gb_per_second") for name in cold)
+    (filed,) = tmp_path.iterdir()
+    assert filed.name.startswith("bench-gpu_cpu_")
+    assert filed.read_text().endswith(run.stdout)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to measure")
+def test_the_gpu_benchmark_says_kindly_that_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert measure_gpu([]) == 2
+    out, err = capsys.readouterr()
+    assert "nothing was measured" in err
+    assert out == ""
 
 
 @pytest.mark.gpu

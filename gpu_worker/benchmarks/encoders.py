@@ -1,0 +1,133 @@
+"""Measures what encoding a result costs the CPU: core-seconds per frame for every output and size.
+
+    python -m gpu_worker.benchmarks.encoders --size 1280x720 --size 1920x1080 --frames 48
+
+One run, outputs in turn, on the worker's own writer. Core-seconds are the process's CPU time over all threads, so
+a busy machine changes them little; ratios within a run hardly at all. Needs neither a GPU nor PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import av
+
+from gpu_worker.benchmarks.material import frames, write_clip
+from gpu_worker.contract import Output
+from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.pictures import Pixels
+from gpu_worker.engine.segment_writer import SegmentWriter
+from gpu_worker.engine.video import VideoSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one output costs at one size. `ratio` is to H.264 at the same size in the same run."""
+
+    output: str
+    width: int
+    height: int
+    core_seconds_per_frame: float
+    core_seconds_per_megapixel: float
+    megabits_per_second: float
+    ratio: float
+
+
+def measure(sizes: list[tuple[int, int]], *, num_frames: int, repeats: int) -> list[Cost]:
+    """Encodes the same frames with every output; medians of the repeats."""
+    costs: list[Cost] = []
+    with tempfile.TemporaryDirectory(prefix="encoders-") as name:
+        folder = Path(name)
+        for width, height in sizes:
+            clip, pictures = folder / "source.mp4", list(frames(width, height, num_frames))
+            write_clip(clip, width=width, height=height, num_frames=2)
+            seconds: dict[Output, list[float]] = {output: [] for output in Output}
+            sizes_in_bytes: dict[Output, int] = {}
+            with closing(VideoSource(clip)) as source:
+                for _ in range(repeats):
+                    # In turn, so that a change of the machine's speed meets all of them.
+                    for output in Output:
+                        found, num_bytes = _encode(source, output, pictures, folder)
+                        seconds[output].append(found / num_frames)
+                        sizes_in_bytes[output] = num_bytes
+            medians = {output: statistics.median(found) for output, found in seconds.items()}
+            for output, median in medians.items():
+                costs.append(
+                    Cost(
+                        output=output.value,
+                        width=width,
+                        height=height,
+                        core_seconds_per_frame=median,
+                        core_seconds_per_megapixel=median / (width * height / 1e6),
+                        megabits_per_second=sizes_in_bytes[output] * 8 / 1e6 / (num_frames / 30),
+                        ratio=median / medians[Output.H264],
+                    )
+                )
+    return costs
+
+
+def _encode(source: VideoSource, output: Output, pictures: list[Pixels], folder: Path) -> tuple[float, int]:
+    """CPU seconds and bytes of one segment."""
+    height, width, _ = pictures[0].shape
+    result_format = ResultFormat.of(source, output, width=width, height=height)
+    path = folder / f"segment{result_format.segment_suffix}"
+    started_at = time.process_time()
+    with closing(SegmentWriter(path, result_format)) as writer:
+        for number, picture in enumerate(pictures):
+            writer.write(picture, number * result_format.frame_ticks)
+        writer.finish()
+    return time.process_time() - started_at, path.stat().st_size
+
+
+def report(costs: list[Cost], *, num_frames: int, repeats: int) -> str:
+    """A Markdown table, then one JSON line."""
+    rows = [
+        "| output | size | core-s per frame | per megapixel | ratio to h264 | Mbit/s at 30 fps |",
+        "|---|---|---:|---:|---:|---:|",
+        *(
+            f"| {cost.output} | {cost.width}x{cost.height} | {cost.core_seconds_per_frame:.3f} "
+            f"| {cost.core_seconds_per_megapixel:.3f} | {cost.ratio:.2f} | {cost.megabits_per_second:.0f} |"
+            for cost in costs
+        ),
+    ]
+    about = {
+        "what": "encoders",
+        "frames": num_frames,
+        "repeats": repeats,
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "av": av.__version__,
+    }
+    return "\n".join([*rows, "", json.dumps(about | {"costs": [asdict(cost) for cost in costs]})]) + "\n"
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Reads `WIDTHxHEIGHT`; raises ValueError for anything else."""
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def main() -> int:
+    """Measures what the command line asks for and prints the report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--size", action="append", type=size_of, metavar="WIDTHxHEIGHT")
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    sizes = arguments.size or [(1280, 720), (1920, 1080)]
+    costs = measure(sizes, num_frames=arguments.frames, repeats=arguments.repeats)
+    sys.stdout.write(report(costs, num_frames=arguments.frames, repeats=arguments.repeats))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
