@@ -28,7 +28,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,12 +39,10 @@ from gpu_worker.benchmarks.material import write_clip
 from gpu_worker.benchmarks.run import PEAK_FLOPS, Bench, Case, bench_vae_flops, denoiser, describe
 from gpu_worker.contract import ColorFix, Output
 from gpu_worker.diffusion.noise import chunk_noise
-from gpu_worker.engine.capacity import DECODE, ENCODE, NETWORKS, Occupancy
 from gpu_worker.engine.color import fix_color, quantize
 from gpu_worker.engine.cuts import number_shots
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.memory import GIBIBYTE, Footprint
-from gpu_worker.engine.pictures import read_pictures
 from gpu_worker.engine.planner import DoesNotFit, Plan, Work, num_latents, plan
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 from gpu_worker.engine.restorer import Restorer
@@ -53,6 +51,8 @@ from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.shots import Look
 from gpu_worker.engine.video import VideoSource
 from gpu_worker.models.vae_layers import Execution
+
+Item = TypeVar("Item")
 
 _SIZES: Final = ((1280, 720), (1920, 1088), (2560, 1440))
 _TINY_SIZES: Final = ((64, 48),)
@@ -217,23 +217,21 @@ def whole(
         width, height = (side // _SOURCE_SCALE // 2 * 2 for side in size)
         write_clip(clip, width=width, height=height, num_frames=run.clip_frames)
     per_rank = -(-run.clip_frames // num_gpus)
-    slowest: tuple[float, Occupancy] | None = None
+    slowest: tuple[float, dict[str, float]] | None = None
     if run.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     # Ranks have parts of one length, so two tell what four would: the first, and the last, which decodes most.
     for rank in sorted({0, num_gpus - 1}):
-        occupancy = Occupancy()
-        started_at = time.perf_counter()
         part = range(rank * per_rank, (rank + 1) * per_rank)
-        _restore_part(size, Restorer(networks, chosen), clip, part, occupancy)
+        started_at = time.perf_counter()
+        busy = _restore_part(size, Restorer(networks, chosen), clip, part)
         seconds = time.perf_counter() - started_at
-        busy = occupancy.seconds
         # One thread does all: what is neither decoding nor encoding is the networks' time.
-        occupancy.add(NETWORKS, seconds - busy.get(DECODE, 0.0) - busy.get(ENCODE, 0.0))
+        busy["networks"] = seconds - busy["decode"] - busy["encode"]
         if slowest is None or seconds > slowest[0]:
-            slowest = seconds, occupancy
+            slowest = seconds, busy
     assert slowest is not None
-    seconds, occupancy = slowest
+    seconds, busy = slowest
     return Whole(
         size=f"{size[0]}x{size[1]}",
         num_gpus=num_gpus,
@@ -241,31 +239,44 @@ def whole(
         num_frames=run.clip_frames,
         seconds=seconds,
         frames_per_second=run.clip_frames / seconds,
-        busy=occupancy.seconds,
-        bottleneck=max(occupancy.seconds, key=lambda stage: occupancy.seconds[stage]),
+        busy=busy,
+        bottleneck=max(busy, key=lambda stage: busy[stage]),
         peak_gib=torch.cuda.max_memory_allocated() / GIBIBYTE if run.device.type == "cuda" else None,
     )
 
 
-def _restore_part(
-    size: tuple[int, int], restorer: Restorer, clip: Path, part: range, occupancy: Occupancy
-) -> None:
-    """Decodes from the start, as every rank does, and restores and encodes the frames of one part."""
+def _restore_part(size: tuple[int, int], restorer: Restorer, clip: Path, part: range) -> dict[str, float]:
+    """Decodes from the start, as every rank does, and restores and encodes the frames of one part.
+
+    Returns the seconds of decoding and encoding.
+    """
+    busy = {"decode": 0.0, "encode": 0.0}
     look = Look(width=size[0], height=size[1], seed=1)
     with closing(VideoSource(clip)) as source, tempfile.TemporaryDirectory() as folder:
         result_format = ResultFormat.of(source, Output.H264, width=size[0], height=size[1])
-        frames = occupancy.counted(DECODE, number_shots(read_pictures(source.frames(), source.colors)))
+        frames = _timed(number_shots(source.pictures()), busy)
         path = Path(folder) / f"part{result_format.segment_suffix}"
         with closing(SegmentWriter(path, result_format)) as writer:
             for pixels, ticks in restorer.pictures(islice(frames, part.start, part.stop), look):
-                with occupancy.busy(ENCODE):
-                    writer.write(pixels, ticks)
-            with occupancy.busy(ENCODE):
-                writer.finish()
+                writer.write(pixels, ticks)
+            writer.finish()
+            busy["encode"] = writer.busy_seconds
+    return busy
+
+
+def _timed(frames: Iterator[Item], busy: dict[str, float]) -> Iterator[Item]:
+    """Counts what decoding takes."""
+    while True:
+        started_at = time.perf_counter()
+        frame = next(frames, None)
+        busy["decode"] += time.perf_counter() - started_at
+        if frame is None:
+            return
+        yield frame
 
 
 def cold_starts(run: Run, folder: Path) -> dict[str, dict[str, float]]:
-    """Two starts, each in a fresh process: weights from the disk, then from the page cache."""
+    """Starts in fresh processes: weights from the disk, then from the page cache; tiny ones only once."""
     command = [
         *(sys.executable, "-m", "gpu_worker.benchmarks.cold", "--model", run.model),
         *("--weights", str(folder), "--device", run.device.type),
@@ -273,7 +284,8 @@ def cold_starts(run: Run, folder: Path) -> dict[str, dict[str, float]]:
     ]
     write_weights(PRESETS[run.model], folder, run.device)
     found = {}
-    for name, options in (("from the disk", ["--forget"]), ("from the page cache", [])):
+    starts = {"from the disk": ["--forget"], "from the page cache": []}
+    for name, options in list(starts.items())[: 1 if run.model.startswith("tiny") else None]:
         done = subprocess.run([*command, *options], check=True, stdout=subprocess.PIPE, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -345,7 +357,7 @@ def report(run: Run, found: dict[str, Any]) -> str:
     lines.append("|---|---|---:|---:|---:|---:|---:|---:|---|---:|")
     for one in found["whole"]:
         gpus = f"{one.num_gpus}, simulated" if one.simulated else str(one.num_gpus)
-        busy = [f"{one.busy.get(stage, 0.0):.2f}" for stage in (DECODE, NETWORKS, ENCODE)]
+        busy = [f"{one.busy[stage]:.2f}" for stage in ("decode", "networks", "encode")]
         cells = (
             *(one.size, gpus, str(one.num_frames), f"{one.seconds:.2f}", f"{one.frames_per_second:.2f}"),
             *busy,

@@ -63,6 +63,7 @@ def test_sizes_that_no_network_takes_are_refused() -> None:
         bench("tiny-7b", "cpu", num_frames=4)
 
 
+@pytest.mark.timeout(300)  # two processes import PyTorch, and this machine may be busy
 def test_the_gpu_benchmark_runs_whole_with_tiny_networks(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "gpu_worker.benchmarks.gpu", "--tiny", "--save", str(tmp_path)],
@@ -80,10 +81,10 @@ def test_the_gpu_benchmark_runs_whole_with_tiny_networks(tmp_path: Path) -> None
     one, four = found["whole"]
     assert (one["num_gpus"], one["simulated"], four["num_gpus"], four["simulated"]) == (1, False, 4, True)
     assert sum(one["busy"].values()) == pytest.approx(one["seconds"])
-    for cold in found["cold"].values():
-        assert cold["imports_seconds"] > 0
-        assert cold["warm_up_seconds"] > 0
-        assert any(name.startswith("weights_from") and name.endswith("_gb_per_second") for name in cold)
+    (cold,) = found["cold"].values()
+    assert cold["imports_seconds"] > 0
+    assert cold["warm_up_seconds"] > 0
+    assert any(name.startswith("weights_from") and name.endswith("_gb_per_second") for name in cold)
     (filed,) = tmp_path.iterdir()
     assert filed.name.startswith("bench-gpu_cpu_")
     assert filed.read_text().endswith(run.stdout)
