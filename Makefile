@@ -44,6 +44,14 @@ test-fast: $(DEV) ## Run the tests that need no browser, PostgreSQL or PyTorch, 
 test-lane: $(DEV) ## Run some lanes: make test-lane LANES="services postgres"
 	@$(BIN)/python -m tests.lanes $(LANES)
 
+FUZZ_FILES ?= 2000
+FUZZ_SEED ?= 1
+
+.PHONY: fuzz
+fuzz: $(DEV) ## Have mutated files inspected: FUZZ_FILES=2000 FUZZ_SEED=1
+	@FUZZ_FILES=$(FUZZ_FILES) FUZZ_SEED=$(FUZZ_SEED) FUZZ_REPORT=var/fuzz.txt $(BIN)/python -m pytest -q -n 0 --timeout 0 \
+		tests/restorations/test_hostile_files.py -k test_mutations && cat var/fuzz.txt
+
 .PHONY: bench
 bench: $(DEV) ## Measure what users wait for
 	@$(BIN)/python -m tests.benchmarks

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-import av
-import av.error
 import imageio_ffmpeg
+from django.conf import settings
 from django.db import transaction
-from PIL import Image
 
 from restorations import notifications, objects
 from restorations.models import Video
@@ -21,40 +21,19 @@ from restorations.stores.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
-POSTER_SIDE: Final = 640
+_JPEG: Final = b"\xff\xd8\xff"
 PROXY_SECONDS_LIMIT: Final = 25 * 60
+#: Memory, seconds of all cores together, and the size of the copy: a stranger's file is read here, too.
+_PROXY_LIMITS: Final = (8 * 2**30, 8 * PROXY_SECONDS_LIMIT, 64 * 2**30)
 
 
-def make_poster(video: Video, file: Path, rotation: int) -> str:
-    """Stores a picture from a second into the video and returns its key; without a picture, nothing."""
-    picture = _picture(file)
-    if picture is None:
+def save_poster(video: Video, picture: bytes) -> str:
+    """Stores a JPEG and returns its key; without a picture, nothing."""
+    if not picture.startswith(_JPEG):
         return ""
-    # FFmpeg's angle is counter-clockwise, as Pillow's.
-    upright = picture.rotate(rotation, expand=True)
-    upright.thumbnail((POSTER_SIDE, POSTER_SIDE))
-    encoded = io.BytesIO()
-    upright.convert("RGB").save(encoded, "JPEG", quality=82)
-    encoded.seek(0)
     key = f"{video.workspace_id}/posters/{video.pk}.jpg"
-    objects.save(key, encoded)
+    objects.save(key, io.BytesIO(picture))
     return key
-
-
-def _picture(file: Path) -> Image.Image | None:
-    try:
-        with av.open(file, options={"protocol_whitelist": "file"}) as container:
-            stream = container.streams.video[0]
-            shown: av.VideoFrame | None = None
-            for frame in container.decode(stream):
-                shown = frame
-                # The first second is often black.
-                if (frame.time or 0) - float((stream.start_time or 0) * (stream.time_base or 1)) >= 1:
-                    break
-            return shown.to_image() if shown else None  # type: ignore[no-untyped-call]
-    except av.error.FFmpegError as exc:
-        logger.info("no poster file=%s error=%s", file.name, exc)
-        return None
 
 
 def make_proxy(video_id: UUID | str) -> None:
@@ -62,14 +41,18 @@ def make_proxy(video_id: UUID | str) -> None:
     video = Video.objects.present().filter(pk=video_id, status=Video.Status.READY, proxy_key="").first()
     if video is None:
         return
-    key = f"{video.workspace_id}/proxies/{video.pk}.mp4"
+    suffix = "png" if video.is_image else "mp4"
+    key = f"{video.workspace_id}/proxies/{video.pk}.{suffix}"
     try:
         with (
             scratch_folder() as folder,
             objects.local_copy(video.storage_key) as source,
         ):
-            encoded = folder / "proxy.mp4"
-            encode_proxy(source, encoded, is_hdr=video.is_hdr)
+            encoded = folder / f"proxy.{suffix}"
+            if video.is_image:
+                _encode_picture(source, encoded)
+            else:
+                encode_proxy(source, encoded, is_hdr=video.is_hdr)
             objects.save_file(key, encoded)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
         # The video can be restored all the same; only its own page cannot play it.
@@ -94,10 +77,32 @@ def encode_proxy(source: Path, target: Path, *, sound: Path | None = None, is_hd
     # ffmpeg rather than PyAV: turning, square pixels and resampled sound are one filter line there.
     scale = "scale='trunc(iw*sar*min(1,720/ih)/2)*2':'trunc(ih*min(1,720/ih)/2)*2',setsar=1"
     filters = f"{scale},{_TO_SDR}" if is_hdr else scale
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"]
+    arguments = []
     for file in (source, sound):
-        command += ["-protocol_whitelist", "file", "-i", str(file)] if file else []
-    command += ["-map", "0:V:0", "-map", "1:a:0?" if sound else "0:a:0?", "-vf", filters]
-    command += ["-fps_mode", "passthrough", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
-    command += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "160k", "-ac", "2", "-movflags", "+faststart"]
-    subprocess.run([*command, str(target)], check=True, timeout=PROXY_SECONDS_LIMIT, capture_output=True)
+        arguments += ["-protocol_whitelist", "file", "-i", str(file)] if file else []
+    arguments += ["-map", "0:V:0", "-map", "1:a:0?" if sound else "0:a:0?", "-vf", filters]
+    arguments += ["-fps_mode", "passthrough", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20"]
+    arguments += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "160k", "-ac", "2", "-movflags", "+faststart"]
+    _run_confined([*arguments, str(target)])
+
+
+def _encode_picture(source: Path, target: Path) -> None:
+    """Writes a still picture as PNG, transparency kept."""
+    _run_confined(
+        ["-protocol_whitelist", "file", "-i", str(source), "-frames:v", "1", "-c:v", "png", str(target)]
+    )
+
+
+def _run_confined(arguments: list[str]) -> None:
+    """Runs ffmpeg within limits and without network; raises `subprocess.SubprocessError`."""
+    limits = [sys.executable, "-m", "restorations.probing.confinement", *map(str, _PROXY_LIMITS)]
+    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-y"]
+    # It becomes ffmpeg, so that a time-out ends ffmpeg; no key of ours goes to where a stranger's file is read.
+    subprocess.run(
+        [*limits, *program, *arguments],
+        cwd=settings.BASE_DIR,
+        env={"PATH": os.defpath},
+        check=True,
+        timeout=PROXY_SECONDS_LIMIT,
+        capture_output=True,
+    )

@@ -18,8 +18,8 @@ class Rejection(models.TextChoices):
         ),
     )
     NO_PICTURE = "no_picture", _("This file has sound but no picture, so there is nothing to restore.")
-    STILL = "still", _("This is a still picture. Only videos can be restored for now.")
     PLAYLIST = "playlist", _("This is a list of other files. Please upload the video itself.")
+    ARCHIVE = "archive", _("This is an archive. Please unpack it and upload the video itself.")
     ENCRYPTED = (
         "encrypted",
         _("This video is copy-protected and cannot be read. Please upload an unprotected copy."),
@@ -30,9 +30,11 @@ class Rejection(models.TextChoices):
         _("The picture is larger than 8192 pixels on one side. Please upload a smaller version."),
     )
     TOO_SMALL = "too_small", _("The picture is smaller than 16 pixels on one side, too small to restore.")
-    HDR = (
-        "hdr",
+    TOO_DEMANDING = (
+        "too_demanding",
         _(
-            "This is an HDR video, whose colours we cannot keep yet. Please upload it as standard (SDR) video."
+            "This file takes more time or memory to read than any video should. It may be damaged. "
+            "Try to export it again as MP4."
         ),
     )
+    LOST = "lost", _("This file is not in our storage any more. Please upload it again.")

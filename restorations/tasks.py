@@ -14,6 +14,7 @@ from restorations import (
     dispatch,
     inspection,
     notifications,
+    objects,
     previews,
     result_proxies,
     retention,
@@ -63,7 +64,13 @@ def enforce_retention() -> None:
     _sweep("retention", retention.enforce)
 
 
-@shared_task
+@shared_task(
+    time_limit=_QUICK + 30,
+    autoretry_for=(objects.StorageUnavailable,),
+    retry_backoff=2,
+    retry_backoff_max=60,
+    max_retries=8,
+)
 def inspect_video(*, video_id: str) -> None:
     """Looks into an uploaded file."""
     inspection.inspect(video_id)

@@ -115,9 +115,9 @@ class FileStore:
             raise ObjectMissing(key) from None
 
     @contextmanager
-    def ranges(self, key: str) -> Iterator[_FileRanges]:
+    def ranges(self, key: str) -> Iterator[FileRanges]:
         with self.local_copy(key) as path, path.open("rb") as file:
-            yield _FileRanges(file.fileno())
+            yield FileRanges(file.fileno())
 
     @contextmanager
     def local_copy(self, key: str) -> Iterator[Path]:
@@ -233,7 +233,9 @@ class FileStore:
 
 
 @dataclass(frozen=True, slots=True)
-class _FileRanges:
+class FileRanges:
+    """An open file, read in pieces."""
+
     descriptor: int
 
     @property

@@ -301,6 +301,8 @@ STORAGES = {
     "default": _objects.backend,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+#: What browsers load objects from beside this site, for the content security policy.
+OBJECT_ORIGINS = _objects.origins
 #: Where browsers and workers reach the bucket; empty where the site serves the objects itself.
 S3_PUBLIC_ENDPOINT_URL = _objects.public_url
 #: Browsers send the SHA-256 of each part, which the storage compares.
@@ -357,11 +359,11 @@ CONTENT_SECURITY_POLICY = {
         # Only what a page of ours names: whatever else lies on this host, an uploaded file too, runs nowhere.
         "script-src": [NONCE],
         "style-src": [SELF],
-        "img-src": [SELF, "data:", "blob:", *_objects.origins],
-        "media-src": [SELF, "blob:", *_objects.origins],
+        "img-src": [SELF, "data:", "blob:", *OBJECT_ORIGINS],
+        "media-src": [SELF, "blob:", *OBJECT_ORIGINS],
         "font-src": [SELF],
         # Parts of uploads go straight to the bucket.
-        "connect-src": [SELF, *_objects.origins],
+        "connect-src": [SELF, *OBJECT_ORIGINS],
         "manifest-src": [SELF],
         "base-uri": [NONE],
         "form-action": [SELF, *STRIPE_PAGES, *SIGN_IN_PAGES],

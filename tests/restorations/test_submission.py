@@ -85,7 +85,7 @@ def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_m
     "state",
     [
         {"status": Video.Status.INSPECTING, "num_frames": 0},
-        {"status": Video.Status.REJECTED, "rejection": "hdr"},
+        {"status": Video.Status.REJECTED, "rejection": "playlist"},
     ],
 )
 def test_a_video_that_is_not_ready_is_not_charged(alice_client, workspace, state):
