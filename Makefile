@@ -77,7 +77,7 @@ lint: $(DEV) css-check ## Format, lint, import arrows, migrations, templates, sh
 	$(BIN)/yamllint --strict -d '{extends: default, rules: {line-length: {max: 120}, document-start: disable}}' .github compose
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose/*.yml
-	$(BIN)/hadolint compose/web.Dockerfile
+	$(BIN)/hadolint compose/web.Dockerfile gpu_worker/Dockerfile
 
 .PHONY: types
 types: $(DEV) $(if $(HAS_NETWORKS),$(TORCH)) ## Check types
@@ -106,6 +106,9 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 .PHONY: lock
 lock: $(UV) ## Pin every dependency group of pyproject.toml into requirements/
 	for group in web worker local dev; do $(LOCK) --group $$group -o requirements/$$group.txt; done
+	@# The image runs what the tests ran, and kernels are built against its PyTorch.
+	$(LOCK) --group gpu --constraints requirements/worker.txt -o requirements/gpu.txt
+	$(LOCK) --group kernels --no-deps -o requirements/kernels.txt
 	$(LOCK) requirements/uv.in -o requirements/uv.txt
 
 # --- The environment ----------------------------------------------------------------------------------------

@@ -50,6 +50,11 @@ class Scratch:
         self._lock.close()
 
 
+def has_living_worker(root: Path) -> bool:
+    """True while a worker of another process has its directory under `root`."""
+    return any(not _is_abandoned(directory) for directory in root.glob(f"{_PREFIX}*"))
+
+
 def _remove_leftovers(root: Path) -> None:
     for directory in root.glob(f"{_PREFIX}*"):
         if _is_abandoned(directory):

@@ -10,9 +10,9 @@ from gpu_worker.contract import Output
 #: What one frame's encoding, conversion included, takes of a core for each 10^6 pixels: measured on grain, which is
 #: what encoders work for (docs/benchmarks/encoders_cpu_2026-11-24.md).
 CORE_SECONDS_PER_MEGAPIXEL: Final = {
-    Output.H264: 0.05,
-    Output.H265: 0.25,
-    Output.PRORES: 0.1,
+    Output.H264: 0.04,
+    Output.H265: 0.29,
+    Output.PRORES: 0.12,
     Output.PNG: 0.07,
 }
 

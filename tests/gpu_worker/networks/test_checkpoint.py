@@ -28,6 +28,7 @@ from gpu_worker.models.sources import PROMPTS, WEIGHTS, HubFile, Origin
 from gpu_worker.models.vae import VideoVAE
 from gpu_worker.tools.convert_checkpoint import convert
 from gpu_worker.tools.fetch_models import fetch_weights, origin_of, verify
+from tests.gpu_worker.test_image import tree
 
 pytestmark = pytest.mark.torch
 
@@ -343,3 +344,14 @@ def test_unknown_model_is_refused_before_anything_is_fetched(tmp_path: Path) -> 
     assert run.returncode == 2
     assert "known are seedvr2-7b, seedvr2-7b-sharp, seedvr2-3b" in run.stderr
     assert not (tmp_path / "models").exists()
+
+
+def test_the_image_copies_all_that_fetching_needs(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "gpu_worker.tools.fetch_models", "--help"],
+        cwd=tree(tmp_path, "AS weights-image\n"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
