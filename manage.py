@@ -6,6 +6,10 @@ import sys
 
 from django.core.management import execute_from_command_line
 
+from accounts import scope
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "seedvr_site.settings.dev")
-    execute_from_command_line(sys.argv)
+    # Whoever may run commands here is an operator.
+    with scope.across_workspaces():
+        execute_from_command_line(sys.argv)

@@ -8,7 +8,7 @@ log reads who and where from here, and PostgreSQL is told whose rows there are (
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -86,7 +86,33 @@ def across_workspaces() -> Any:
     return _changed(everything=True)
 
 
-def sees_everything(view: _F) -> _F:
-    """Marks a view that works without a workspace and has to find rows of all: webhooks, invitations."""
-    view.sees_everything = True  # type: ignore[attr-defined]
-    return view
+def sees_everything(function: _F) -> _F:
+    """Marks a view or task that works without a workspace and has to find rows of all: webhooks, sweeps."""
+    function.sees_everything = True  # type: ignore[attr-defined]
+    return function
+
+
+# --- Tasks --------------------------------------------------------------------------------------------------
+
+#: Whose rows a task may see that is given an id, by the argument's name: a workspace's, or a person's own memberships.
+WORKSPACES: Final[dict[str, Callable[[str], UUID | None]]] = {"workspace_id": UUID}
+PEOPLE: Final[dict[str, Callable[[str], int | None]]] = {"user_id": int}
+
+
+@contextmanager
+def of_task(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Iterator[None]:
+    """Gives a task the scope of the row that it was given, everybody's rows if it is marked so, else nobody's."""
+    with across_workspaces():
+        workspaces = [WORKSPACES[name](arguments[name]) for name in arguments.keys() & WORKSPACES.keys()]
+        people = [PEOPLE[name](arguments[name]) for name in arguments.keys() & PEOPLE.keys()]
+    token = begin(
+        Scope(
+            workspace_id=next(iter(workspaces), None),
+            person_id=next(iter(people), None),
+            everything=getattr(function, "sees_everything", False),
+        )
+    )
+    try:
+        yield
+    finally:
+        end(token)

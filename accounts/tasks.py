@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from accounts import closing, invitations, workspaces
+from accounts.scope import sees_everything
 
 
 @shared_task(autoretry_for=(OSError,), retry_backoff=10, retry_backoff_max=300, max_retries=5, time_limit=60)
@@ -20,6 +21,7 @@ def mail_closing(*, user_id: str) -> None:
 
 
 @shared_task
+@sees_everything
 def sweep_accounts() -> None:
     """Every minute: sends what was not sent, and deletes workspaces and accounts whose grace period is over."""
     invitations.ring_again()

@@ -8,6 +8,7 @@ from typing import Final
 from celery import shared_task
 from django.utils import timezone
 
+from accounts.scope import sees_everything
 from billing import inbox, offers, purchases, stripe_client, top_up
 
 #: A Checkout session lives for 24 hours.
@@ -17,6 +18,7 @@ _SESSION_IS_OVER: Final = timedelta(hours=25)
 @shared_task(
     autoretry_for=(stripe_client.StripeUnavailable,), retry_backoff=2, retry_backoff_max=60, max_retries=5
 )
+@sees_everything
 def apply_event(*, event_id: str) -> None:
     """Applies a stored webhook."""
     inbox.apply(event_id)
@@ -29,6 +31,7 @@ def watch_balance(*, workspace_id: str) -> None:
 
 
 @shared_task
+@sees_everything
 def sweep_billing() -> None:
     """Every half minute: finds what lost rings and crashes left behind."""
     inbox.ring_again()

@@ -100,7 +100,8 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
 
     @database_sync_to_async  # type: ignore[untyped-decorator]
     def _note(self) -> None:
-        self.note()
+        with scope.inside(self.membership.workspace):
+            self.note()
 
     def _is_admitted(self) -> bool:
         membership = admitted(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])

@@ -9,6 +9,7 @@ from typing import Any, Final
 from celery import shared_task
 from django.core.cache import cache
 
+from accounts.scope import sees_everything
 from restorations import (
     data_export,
     dispatch,
@@ -47,18 +48,21 @@ def _sweep(name: str, work: Callable[[], Any]) -> None:
 
 
 @shared_task(time_limit=_QUICK)
+@sees_everything
 def watch_jobs_in_flight() -> None:
     """Every second or two: asks the endpoint for all jobs in flight."""
     _sweep("watch", dispatch.watch)
 
 
 @shared_task(time_limit=_QUICK)
+@sees_everything
 def repair() -> None:
     """Every quarter of a minute: finds what was left behind."""
     _sweep("repair", run_repairs)
 
 
 @shared_task
+@sees_everything
 def enforce_retention() -> None:
     """Every five minutes: deletes files on time."""
     _sweep("retention", retention.enforce)
@@ -117,6 +121,7 @@ def mail_finish(*, restoration_id: str) -> None:
 
 
 @shared_task
+@sees_everything
 def purge_deleted() -> None:
     """Deletes the files of what was deleted."""
     retention.purge()

@@ -61,6 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["REDIS_URL"] = _servers.enter_context(valkey(folder))
     os.environ["DJANGO_SETTINGS_MODULE"] = "seedvr_site.settings.test"
     django.setup()
+    # What tests do themselves is done by an operator; requests and tasks have their own scope.
+    from accounts import scope
+
+    scope.begin(scope.Scope(everything=True))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -118,7 +118,7 @@ def postgres(url: str) -> dict[str, Any]:
     """Returns the settings for `postgres://user:password@host:port/name`."""
     parts = urlsplit(url)
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "accounts.postgresql",
         "NAME": parts.path.lstrip("/"),
         "USER": parts.username or "",
         "PASSWORD": parts.password or "",

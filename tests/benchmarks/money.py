@@ -33,6 +33,7 @@ def measure_money() -> dict[str, float]:
 
 
 def _orders() -> float:
+    from accounts import scope
     from billing import ledger
     from restorations import submission
     from restorations.options import Options
@@ -42,7 +43,8 @@ def _orders() -> float:
     ledger.grant(workspace=video.workspace, credits=10_000, key="bench")
 
     def order(_number: int) -> None:
-        submission.submit(video=video, user=user, options=Options(preset="720p"))
+        with scope.inside(video.workspace):
+            submission.submit(video=video, user=user, options=Options(preset="720p"))
         connection.close()
 
     started_at = time.monotonic()

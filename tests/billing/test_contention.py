@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
+from accounts import scope
 from billing import ledger
 from restorations import submission
 from restorations.models import Restoration
@@ -34,7 +35,8 @@ def test_exactly_as_many_orders_go_through_as_are_covered() -> None:
     def orders(first: int) -> list[str]:
         ready.wait()
         try:
-            return [order(number) for number in range(first, ORDERS, THREADS)]
+            with scope.inside(workspace):
+                return [order(number) for number in range(first, ORDERS, THREADS)]
         finally:
             connection.close()
 
@@ -47,7 +49,8 @@ def test_exactly_as_many_orders_go_through_as_are_covered() -> None:
 
     def books(_number: int) -> tuple[int, int]:
         try:
-            return ledger.balance(workspace), Restoration.objects.filter(workspace=workspace).count()
+            with scope.inside(workspace):
+                return ledger.balance(workspace), Restoration.objects.filter(workspace=workspace).count()
         finally:
             connection.close()
 

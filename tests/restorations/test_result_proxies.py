@@ -17,7 +17,7 @@ from gpu_worker.engine.join import join
 from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.video import VideoSource
 from restorations import lifecycle, objects, repair, result_proxies, retention
-from restorations.models import Restoration
+from restorations.models import Restoration, Video
 from tests import samples
 from tests.factories import RestorationFactory
 
@@ -96,6 +96,7 @@ def test_a_result_that_cannot_be_copied_is_still_there_to_download(alice_client,
     broken.write_bytes(b"not a ZIP")
     restoration = restoration_with(broken, "png")
     Restoration.objects.filter(pk=restoration.pk).update(workspace=workspace)
+    Video.objects.filter(pk=restoration.video_id).update(workspace=workspace)
     page = alice_client.get(f"/w/{workspace.slug}/restorations/{restoration.pk}/").content.decode()
     assert "A copy for this page is being made" in page
     assert "data-poll" in page, "the player comes without a reload"

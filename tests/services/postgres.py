@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.services.processes import accepts_connections, free_port, server
+import psycopg
+
+from tests.services.processes import free_port, server
 
 # A crash of a test database may lose it: nothing has to reach the disk.
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200")
@@ -44,12 +46,23 @@ def postgres() -> Iterator[str]:
         with server(
             [*command, "-c", "listen_addresses=127.0.0.1"],
             log=folder / "postgres.log",
-            is_ready=lambda: accepts_connections(("127.0.0.1", port)),
+            is_ready=lambda: _answers(f"postgres://postgres@127.0.0.1:{port}/postgres"),
             stop_signal=signal.SIGINT,  # PostgreSQL's fast shutdown
             cwd=folder,
             **owner,
         ):
-            yield f"postgres://postgres@127.0.0.1:{port}/postgres"
+            with psycopg.connect(f"postgres://postgres@127.0.0.1:{port}/postgres", autocommit=True) as root:
+                # As in production: neither a superuser nor BYPASSRLS, or there would be no walls to test.
+                root.execute("CREATE ROLE site LOGIN CREATEDB")
+            yield f"postgres://site@127.0.0.1:{port}/postgres"
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:  # The port is open a moment before the server is.
+        return False
+    return True
 
 
 def _owner() -> dict[str, Any]:
