@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpu_worker.contract import ErrorCode, RestoreRequest, WorkerError
+from gpu_worker.contract import ErrorCode, WorkerError
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,6 @@ def cpu_command(source: Path, result: Path, *, width: int, height: int) -> list[
     size = ["--res-w", str(width), "--res-h", str(height)]
     module = ["-m", "gpu_worker.engine.cpu"]
     return [sys.executable, *module, str(source), str(result), *size, "--parent-pid", str(os.getpid())]
-
-
-def seedvr2_command(
-    source: Path, result: Path, *, request: RestoreRequest, weights: Path | None, model: str | None = None
-) -> list[str]:
-    """Returns the command line of the SeedVR2 engine; `model` replaces the request's, for tests."""
-    module = ["-m", "gpu_worker.engine.seedvr2"]
-    size = ["--res-w", str(request.res_w), "--res-h", str(request.res_h)]
-    choice = ["--model", model or request.model.value, "--seed", str(request.seed)]
-    folder = [] if weights is None else ["--weights", str(weights)]
-    parent = ["--parent-pid", str(os.getpid())]
-    return [sys.executable, *module, str(source), str(result), *size, *choice, *folder, *parent]
 
 
 async def run_engine(command: Sequence[str], on_frames: Callable[[int], None]) -> EngineReport:

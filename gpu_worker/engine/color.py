@@ -215,6 +215,8 @@ def _hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     return torch.stack(channels, dim=1)
 
 
-def quantize(frames: Tensor) -> Tensor:
-    """-1..1 of any shape -> uint8 0..255, rounded to the nearest, ties to even (section 12)."""
-    return frames.float().clamp(-1.0, 1.0).mul_(0.5).add_(0.5).mul_(255.0).round_().to(torch.uint8)
+def quantize(frames: Tensor, *, is_deep: bool = False) -> Tensor:
+    """-1..1 of any shape -> uint8, or uint16 when deep, over the whole range; ties to even (section 12)."""
+    dtype = torch.uint16 if is_deep else torch.uint8
+    scaled = frames.float().clamp(-1.0, 1.0).mul_(0.5).add_(0.5).mul_(torch.iinfo(dtype).max)
+    return scaled.round_().to(dtype)

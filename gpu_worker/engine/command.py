@@ -1,4 +1,4 @@
-"""`python -m gpu_worker restore IN OUT ...`: the SeedVR2 engine on one file, for people."""
+"""`python -m gpu_worker restore IN OUT ...`: either engine on one file, for people."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, TextIO
 
-from gpu_worker.contract import WorkerError
-from gpu_worker.engine.seedvr2 import add_options, restore_file
+from gpu_worker.contract import MAX_STRENGTH, ColorFix, Output, WorkerError
+from gpu_worker.engine.alone import restore_alone
+from gpu_worker.engine.job import SEGMENT_FRAMES, EngineJob
+from gpu_worker.engine.memory import WEIGHTS
 from gpu_worker.engine.video import VideoSource
+from gpu_worker.engine.work import Engine, load
 
+#: The engine of filters, which has no model.
+_CPU: Final = "cpu"
 _BAR_WIDTH: Final = 30
 #: A terminal is drawn anew at most so often.
 _DRAW_SECONDS: Final = 0.1
@@ -21,21 +26,26 @@ _DRAW_SECONDS: Final = 0.1
 
 def restore(arguments: list[str]) -> int:
     """Restores a file with a progress bar on standard error; returns 0 when it succeeded."""
-    parser = argparse.ArgumentParser(prog="python -m gpu_worker restore", description=__doc__)
-    add_options(parser)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
     started_at = time.monotonic()
+    job = _job(options)
     try:
-        bar = ProgressBar(_num_frames(options.source), sys.stderr)
-        measured = restore_file(options, bar.show).measured
+        bar = ProgressBar(_num_frames(job), sys.stderr)
+        done, joined = restore_alone(job, options.result, _engine(options), on_frame=bar.show)
     except WorkerError as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
+    measured = joined.measured
     bar.finish(measured.num_frames)
     seconds = time.monotonic() - started_at
     size = f"{measured.width}x{measured.height}"
     print(f"{options.result}: {measured.num_frames} frames of {size} in {seconds:.1f} s")
+    print(", ".join(f"{stage} {spent:.1f} s" for stage, spent in done.seconds.items()))
+    for lost in joined.lost:
+        print(f"not brought along: {lost.kind}, {lost.name}")
+    if done.bottleneck:
+        print(done.bottleneck)
     return 0
 
 
@@ -66,6 +76,75 @@ class ProgressBar:
         self._terminal.flush()
 
 
-def _num_frames(source: Path) -> int:
-    with closing(VideoSource(source)) as video:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m gpu_worker restore", description=__doc__)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("result", type=Path)
+    parser.add_argument(
+        "--model",
+        choices=[_CPU, *sorted(WEIGHTS)],
+        required=True,
+        help="cpu is the engine of filters; tiny-* have random weights: for tests only",
+    )
+    parser.add_argument("--res-w", type=int, required=True, help="width of the result in pixels")
+    parser.add_argument("--res-h", type=int, required=True, help="height of the result in pixels")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default 0)")
+    parser.add_argument(
+        "--strength",
+        type=int,
+        default=MAX_STRENGTH,
+        help="0 is a plain resize, 100 the model's output (default)",
+    )
+    parser.add_argument(
+        "--color-fix",
+        type=ColorFix,
+        choices=list(ColorFix),
+        default=ColorFix.WAVELET,
+        help="how colors are brought back to the source's (default wavelet)",
+    )
+    parser.add_argument(
+        "--output", type=Output, choices=list(Output), default=Output.H264, help="format (default h264)"
+    )
+    parser.add_argument("--range", type=_frames, help="restore frames START:END only, END exclusive")
+    parser.add_argument(
+        "--segment-frames", type=int, default=SEGMENT_FRAMES, help=f"default {SEGMENT_FRAMES}"
+    )
+    parser.add_argument("--weights", type=Path, help="folder with the weights; cpu and tiny-* need none")
+    parser.add_argument("--memory-gib", type=float, help="use at most so much memory instead of what is free")
+    return parser
+
+
+def _frames(text: str) -> tuple[int, int]:
+    start, _, end = text.partition(":")
+    if not (start.isdecimal() and end.isdecimal() and int(start) < int(end)):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected two numbers like 120:240, the second larger")
+    return int(start), int(end)
+
+
+def _job(options: argparse.Namespace) -> EngineJob:
+    return EngineJob(
+        source=options.source,
+        folder=options.result.parent,
+        model=options.model,
+        width=options.res_w,
+        height=options.res_h,
+        seed=options.seed,
+        strength=options.strength,
+        color_fix=options.color_fix,
+        output=options.output,
+        segment_frames=options.segment_frames,
+        span=options.range,
+        memory_gib=options.memory_gib,
+    )
+
+
+def _engine(options: argparse.Namespace) -> Engine:
+    kind = _CPU if options.model == _CPU else "seedvr2"
+    return load(kind, model=options.model, weights=options.weights)
+
+
+def _num_frames(job: EngineJob) -> int:
+    if job.span is not None:
+        return job.span[1] - job.span[0]
+    with closing(VideoSource(job.source)) as video:
         return video.num_frames

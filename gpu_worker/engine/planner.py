@@ -1,8 +1,8 @@
 """Plans a restoration from memory: how stages share a GPU, how much the transformer sees at once, tiles.
 
 Times are in latent frames: the first frame of a shot is one latent, each further four frames are one more.
-The VAE streams exactly, so it needs no plan; only the transformer works in windows. Windows overlap, and the
-results of an overlap are blended. A shot is planned alone, so no window spans a cut. `memory.py` has the bytes.
+The VAE streams exactly; only the transformer works in windows, whose length is planned here. `windows.py` says
+where they lie, `memory.py` has the bytes.
 
 What is tried, in this order; the first that fits is the plan:
 
@@ -115,15 +115,6 @@ class Plan:
     def overlap(self) -> int:
         """Latents that neighbouring windows share."""
         return overlap_of(self.window_length)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """Latents `start` to `end` (exclusive) of a shot; those before `fresh` have a result already."""
-
-    start: int
-    end: int
-    fresh: int
 
 
 def num_latents(num_frames: int) -> int:
@@ -260,31 +251,3 @@ def recommended_gpus(work: Work) -> int:
 def halved(length: int) -> int | None:
     """The next shorter window after one that did not fit; None when there is no shorter one."""
     return length // 2 or None
-
-
-def next_window(*, done: int, known: int, length: int, ends: bool) -> Window | None:
-    """Returns the next window of a shot; None when it has to wait for more latents, or all are done.
-
-    The last window of a shot is moved back to its full length where it can be: the network sees more, and
-    results that are there already are not used again beyond the overlap.
-
-    Args:
-        done: latents that have a result.
-        known: latents that are there.
-        length: of a window; may change from call to call.
-        ends: no latent follows the known ones.
-    """
-    if done >= known:
-        return None
-    start = max(0, done - overlap_of(length))
-    if start + length <= known:
-        return Window(start=start, end=start + length, fresh=done)
-    return Window(start=max(0, known - length), end=known, fresh=done) if ends else None
-
-
-def windows(known: int, length: int) -> Iterator[Window]:
-    """Yields the windows of a whole shot of `known` latents."""
-    done = 0
-    while window := next_window(done=done, known=known, length=length, ends=True):
-        yield window
-        done = window.end

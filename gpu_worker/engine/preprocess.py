@@ -93,14 +93,16 @@ def side_geometry(source: Size, short_side: int) -> Geometry:
 
 
 def to_network(frames: Tensor, geometry: Geometry) -> Tensor:
-    """uint8 RGB `[T, 3, H, W]`, 0..255 -> float32 `[3, T, H', W']`, -1..1, on the device of the frames.
+    """RGB `[T, 3, H, W]` -> float32 `[3, T, H', W']`, -1..1, on the device of the frames.
+
+    Frames are uint8, or uint16 for more than 8 bits, each over its whole range.
 
     Bicubic with antialiasing and half-pixel centres; it overshoots, so it is clamped. Raises ValueError for
     frames of another size than the geometry's source.
     """
     if frames.shape[-2:] != geometry.source:
         raise ValueError(f"frames of {tuple(frames.shape[-2:])}; the geometry is for {geometry.source}")
-    x = frames.float() / 255.0
+    x = frames.float() / torch.iinfo(frames.dtype).max
     if geometry.resized != geometry.source:
         # PyTorch's default differs between versions, and without antialiasing even enlarging differs.
         x = functional.interpolate(x, geometry.resized, mode="bicubic", align_corners=False, antialias=True)

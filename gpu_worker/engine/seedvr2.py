@@ -1,28 +1,34 @@
-"""The SeedVR2 engine as a process: loads the networks, plans from memory, restores one file.
+"""The SeedVR2 engine: networks that stay loaded, restoring one job's parts after the other's.
 
-The worker runs `python -m gpu_worker.engine.seedvr2 IN OUT ...` and reads the lines of `report.py`; people run
-`python -m gpu_worker restore IN OUT ...` with the same options and see a progress bar.
+`shots.py` has what happens to a part; this has what parts share: the loaded networks, the plan for the memory, and
+what is remembered from jobs that ran out of it.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import torch
 
-from gpu_worker.contract import MAX_SEED, ColorFix, ErrorCode, WorkerError
-from gpu_worker.engine.lifeline import die_with_parent
-from gpu_worker.engine.planner import DoesNotFit, Plan, Work, plan
+from gpu_worker.contract import MAX_SEED, ErrorCode, WorkerError
+from gpu_worker.engine.cold_start import ColdStart
+from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.job import EngineJob
+from gpu_worker.engine.phases import Evictable
+from gpu_worker.engine.pictures import Picture
+from gpu_worker.engine.planner import MAX_LENGTH, DoesNotFit, Plan, Work, plan
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
-from gpu_worker.engine.report import OnFrame, Restored, report_to_worker
-from gpu_worker.engine.restorer import Restorer
-from gpu_worker.engine.shots import Look, is_out_of_memory
+from gpu_worker.engine.segments import Part
+from gpu_worker.engine.shots import Look, Pace, Shot, Tools, free, is_out_of_memory
+from gpu_worker.engine.transfers import transfers_for
 from gpu_worker.engine.video import VideoSource
+from gpu_worker.engine.work import Made
 from gpu_worker.models.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -31,105 +37,201 @@ logger = logging.getLogger(__name__)
 _USABLE_PERCENT: Final = 95
 _GIBIBYTE: Final = 1024**3
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what one restoration needs to know."""
-    parser.add_argument("source", type=Path)
-    parser.add_argument("result", type=Path)
-    parser.add_argument(
-        "--model", choices=sorted(PRESETS), required=True, help="tiny-* have random weights: for tests only"
-    )
-    parser.add_argument("--res-w", type=int, required=True, help="width of the result in pixels, even")
-    parser.add_argument("--res-h", type=int, required=True, help="height of the result in pixels, even")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default 0)")
-    parser.add_argument(
-        "--strength", type=int, default=100, help="0 is a plain resize, 100 the model's output (default)"
-    )
-    parser.add_argument(
-        "--color-fix",
-        choices=[method.value for method in ColorFix],
-        default=ColorFix.WAVELET.value,
-        help="how colors are brought back to the source's (default wavelet)",
-    )
-    parser.add_argument("--weights", type=Path, help="folder with the weights; the tiny models need none")
-    parser.add_argument("--memory-gib", type=float, help="use at most so much memory instead of what is free")
+#: What memory depends on: model, width, height, and whether channels have 16 bits.
+_Kind = tuple[str, int, int, bool]
 
 
-def restore_file(options: argparse.Namespace, on_frame: OnFrame) -> Restored:
-    """Does what the options say. Raises `WorkerError`."""
-    look = _look(options)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = _plan(options, device)
-    try:
-        restorer = Restorer(_networks(options, device), chosen)
-        return restorer.restore(options.source, options.result, look, on_frame=on_frame)
-    except RuntimeError as error:
-        # The transformer's windows shrink; what is left are the weights and the VAE, whose sizes were planned.
-        if not is_out_of_memory(error):
-            raise
-        raise WorkerError(ErrorCode.OUT_OF_MEMORY, "weights and VAE do not fit") from error
+@dataclass(slots=True)
+class _Limit:
+    """What jobs of one kind have learned: longer windows, or a plan of more bytes, ran out of memory."""
+
+    length: int = MAX_LENGTH
+    num_bytes: int | None = None
 
 
-def _look(options: argparse.Namespace) -> Look:
-    if not 0 <= options.seed <= MAX_SEED:
-        raise WorkerError(ErrorCode.INVALID_REQUEST, f"seed is {options.seed}; accepted are 0 to {MAX_SEED}")
-    try:
-        return Look(
-            width=options.res_w,
-            height=options.res_h,
-            seed=options.seed,
-            strength=options.strength,
-            color_fix=ColorFix(options.color_fix),
+class SeedVR2Engine:
+    """Networks of one model at a time, on one device; jobs of another model load that instead."""
+
+    def __init__(self, *, model: str, weights: Path | None, local_rank: int = 0) -> None:
+        """Loads a model. Raises `WorkerError` when its weights are missing or do not fit."""
+        cold = ColdStart()
+        cold.imported()
+        with cold.phase("device"):
+            self.device = _device(local_rank)
+            self.transfers = transfers_for(self.device)
+        self._weights = weights
+        self._limits: dict[_Kind, _Limit] = {}
+        self._loaded: _Loaded | None = _Loaded.load(model, weights, self.device, cold)
+        self.cold_start: Mapping[str, float] = cold.to_json()
+
+    @property
+    def gpu_name(self) -> str:
+        """The GPU's name, empty without one."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of weights on the device, which stay there between jobs."""
+        return self._loaded.num_bytes if self._loaded is not None and self.device.type == "cuda" else 0
+
+    def begin(self, job: EngineJob, source: VideoSource, result_format: ResultFormat) -> SeedVR2Restorer:
+        """Prepares a job: its model, and a plan for the memory. Raises `WorkerError`."""
+        look = _look(job, result_format)
+        loaded = self._use(job.model)
+        limit = self._limits.setdefault((job.model, job.width, job.height, look.is_deep), _Limit())
+        chosen = self._plan(job, source, limit)
+        return SeedVR2Restorer(self, loaded, look, chosen, limit)
+
+    def _use(self, model: str) -> _Loaded:
+        """Brings back what a job that failed had evicted, or loads another model."""
+        if self._loaded is not None and self._loaded.model == model:
+            with _out_of_memory("the weights do not fit"):
+                self._loaded.transformer.restore()
+            return self._loaded
+        cold = ColdStart()
+        # Two models would take the memory that plans count on.
+        self._loaded = None
+        free(self.device)
+        self._loaded = _Loaded.load(model, self._weights, self.device, cold)
+        logger.info("loaded %s: %s", model, cold.to_json())
+        return self._loaded
+
+    def _plan(self, job: EngineJob, source: VideoSource, limit: _Limit) -> Plan:
+        work = Work(model=job.model, width=job.width, height=job.height, num_frames=source.num_frames or None)
+        free_bytes = free_memory(self.device) if job.memory_gib is None else int(job.memory_gib * _GIBIBYTE)
+        try:
+            chosen = plan(work, free_bytes if limit.num_bytes is None else min(free_bytes, limit.num_bytes))
+        except DoesNotFit as error:
+            raise WorkerError(ErrorCode.OUT_OF_MEMORY, str(error)) from error
+        return replace(chosen, window_length=min(chosen.window_length, limit.length))
+
+
+class SeedVR2Restorer:
+    """One job of the engine."""
+
+    def __init__(
+        self, engine: SeedVR2Engine, loaded: _Loaded, look: Look, chosen: Plan, limit: _Limit
+    ) -> None:
+        """Takes loaded networks, and how they go through the memory."""
+        self._device = engine.device
+        self._plan = chosen
+        self._limit = limit
+        self.pace = Pace(
+            length=chosen.window_length,
+            mode=chosen.mode,
+            tiles=chosen.tiles,
+            on_slower=self._remember_length,
         )
-    except ValueError as error:
-        raise WorkerError(ErrorCode.INVALID_REQUEST, str(error)) from error
+        vae = loaded.networks.vae
+        vae.execution = replace(vae.execution, frames_per_call=chosen.frames_per_call)
+        self._tools = Tools.of(loaded.networks, loaded.transformer, engine.transfers, look, self.pace)
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that tensors have taken on the GPU since the job began; 0 without one."""
+        return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+    @torch.inference_mode()
+    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Iterator[Made]:
+        """Yields the part's own pictures restored. Raises `WorkerError` when the memory is too small."""
+        try:
+            yield from Shot(self._tools, part, check=check).restored()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # The windows of the transformer shrink by themselves: it was the VAE, or the weights on their return.
+            self._limit.num_bytes = self._plan.peak_bytes - 1
+            raise WorkerError(ErrorCode.OUT_OF_MEMORY, f"{self._plan.mode} does not fit") from None
+
+    def _remember_length(self, length: int) -> None:
+        self._limit.length = length
 
 
-def _plan(options: argparse.Namespace, device: torch.device) -> Plan:
-    source = VideoSource(options.source)
-    source.close()
-    work = Work(
-        model=options.model, width=options.res_w, height=options.res_h, num_frames=source.num_frames or None
-    )
-    free_bytes = free_memory(device) if options.memory_gib is None else int(options.memory_gib * _GIBIBYTE)
-    try:
-        return plan(work, free_bytes)
-    except DoesNotFit as error:
-        raise WorkerError(ErrorCode.OUT_OF_MEMORY, str(error)) from error
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """One model's networks on a device."""
+
+    model: str
+    networks: Networks
+    transformer: Evictable
+    num_bytes: int
+
+    @classmethod
+    def load(cls, model: str, weights: Path | None, device: torch.device, cold: ColdStart) -> _Loaded:
+        preset = PRESETS.get(model)
+        if preset is None:
+            raise WorkerError(
+                ErrorCode.INVALID_REQUEST, f"model is {model!r}; accepted are {', '.join(sorted(PRESETS))}"
+            )
+        if preset.weights is None:
+            logger.warning("%s has random weights: its result is for tests only, not a restoration", model)
+        # CPUs have no fast 16-bit arithmetic.
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        try:
+            with _out_of_memory("the weights do not fit"):
+                networks = load_networks(preset, weights, device=device, dtype=dtype, cold=cold)
+        except (FileNotFoundError, CheckpointError, ValueError) as error:
+            raise WorkerError(ErrorCode.ENGINE_FAILED, str(error)) from error
+        tensors = [
+            *networks.transformer.parameters(),
+            *networks.transformer.buffers(),
+            *networks.vae.parameters(),
+            *networks.vae.buffers(),
+            networks.prompt,
+        ]
+        return cls(
+            model=model,
+            networks=networks,
+            transformer=Evictable(networks.transformer, device),
+            num_bytes=sum(tensor.untyped_storage().nbytes() for tensor in tensors),
+        )
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a restoration may use on a device, weights included."""
+    """Bytes that a job may use on a device, loaded weights included."""
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
+        # What this process holds is weights, and blocks that PyTorch keeps for its next tensors.
+        free_bytes += torch.cuda.memory_reserved(device)
     else:
         free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return free_bytes * _USABLE_PERCENT // 100
 
 
-def _networks(options: argparse.Namespace, device: torch.device) -> Networks:
-    preset = PRESETS[options.model]
-    if preset.weights is None:
-        logger.warning("%s has random weights: its result is for tests only, not a restoration", preset.name)
-    # CPUs have no fast 16-bit arithmetic.
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    # The first tensor makes the context.
+    torch.zeros(1, device=device)
+    return device
+
+
+def _look(job: EngineJob, result_format: ResultFormat) -> Look:
+    if not 0 <= job.seed <= MAX_SEED:
+        raise WorkerError(ErrorCode.INVALID_REQUEST, f"seed is {job.seed}; accepted are 0 to {MAX_SEED}")
     try:
-        return load_networks(preset, options.weights, device=device, dtype=dtype)
-    except (FileNotFoundError, CheckpointError, ValueError) as error:
-        raise WorkerError(ErrorCode.ENGINE_FAILED, str(error)) from error
+        return Look(
+            width=job.width,
+            height=job.height,
+            seed=job.seed,
+            strength=job.strength,
+            color_fix=job.color_fix,
+            is_deep=result_format.wants_deep,
+        )
+    except ValueError as error:
+        raise WorkerError(ErrorCode.INVALID_REQUEST, str(error)) from error
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one restoration as the worker's child; returns 0 when it succeeded."""
-    parser = argparse.ArgumentParser(prog="python -m gpu_worker.engine.seedvr2", description=__doc__)
-    add_options(parser)
-    parser.add_argument("--parent-pid", type=int, help="die when this process, our parent, dies")
-    options = parser.parse_args(arguments)
-    if options.parent_pid is not None:
-        die_with_parent(options.parent_pid)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    return report_to_worker(lambda on_frame: restore_file(options, on_frame))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@contextmanager
+def _out_of_memory(what: str) -> Iterator[None]:
+    """Turns PyTorch's own errors into `OUT_OF_MEMORY`, and leaves their frames and tensors behind."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise WorkerError(ErrorCode.OUT_OF_MEMORY, what) from None

@@ -80,12 +80,20 @@ class Engine(Protocol):
 def load(
     engine: str, *, model: str, weights: Path | None, rank: int = 0, world: int = 1, local_rank: int = 0
 ) -> Engine:
-    """Returns an engine that is ready to work: `cpu`, or `seedvr2` with a model's weights. Raises `WorkerError`."""
+    """Returns an engine that is ready to work: `cpu`, or `seedvr2` with a model's weights.
+
+    Ranks need nothing of each other: `local_rank` is the number of this one's GPU. Raises `WorkerError`.
+    """
     if engine == "cpu":
         from gpu_worker.engine.cpu import CpuEngine
 
         return CpuEngine()
-    raise WorkerError(ErrorCode.ENGINE_FAILED, f"the engine is {engine!r}; this build has cpu")
+    if engine == "seedvr2":
+        # PyTorch is for ranks with networks only.
+        from gpu_worker.engine.seedvr2 import SeedVR2Engine
+
+        return SeedVR2Engine(model=model, weights=weights, local_rank=local_rank)
+    raise WorkerError(ErrorCode.ENGINE_FAILED, f"the engine is {engine!r}; there are cpu and seedvr2")
 
 
 def run(job: EngineJob, engine: Engine, *, rank: int, world: int, events: Events) -> Done:

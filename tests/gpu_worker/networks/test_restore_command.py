@@ -1,17 +1,14 @@
-"""The SeedVR2 engine on files: as people run it, and as the worker runs it."""
+"""`python -m gpu_worker restore` on files, with both engines."""
 
 from __future__ import annotations
 
-import asyncio
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from gpu_worker.__main__ import main
-from gpu_worker.contract import ErrorCode, Model, RestoreRequest, WorkerError
 from gpu_worker.engine.video import measure
-from gpu_worker.engine_process import EngineReport, run_engine, seedvr2_command
 from tests import samples
 from tests.gpu_worker.test_cpu_engine import moments, packets
 
@@ -69,43 +66,25 @@ def test_what_cannot_be_done_ends_with_a_code(
     assert not result.exists()
 
 
+def test_a_range_of_a_file_is_a_preview(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Moved on to where latents of the shot end: 21 to 29.
+    assert restore("ntsc_2997.mp4", result, "--range", "20:28") == 0
+    assert "8 frames of 64x48" in capsys.readouterr().out
+    assert measure(result).num_frames == 8
+
+
+def test_the_engine_of_filters_runs_by_the_same_command(result: Path) -> None:
+    assert restore("pal_25.mp4", result, "--model", "cpu", "--output", "h265") == 0
+    assert measure(result).num_frames == 50
+
+
+@pytest.mark.parametrize("span", ["5", "8:4", "a:b"])
+def test_impossible_ranges_are_refused(span: str, result: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        restore("pal_25.mp4", result, "--range", span)
+    assert "120:240" in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["improve"]) == 2
     assert "improve" in capsys.readouterr().err
-
-
-def request() -> RestoreRequest:
-    address = "http://127.0.0.1:9/object"
-    return RestoreRequest(
-        attempt_id="attempt-1",
-        source_url=address,
-        source_bytes=1,
-        result_url=address,
-        manifest_url=address,
-        model=Model.SEEDVR2_7B,
-        res_w=64,
-        res_h=48,
-        sp_size=1,
-        seed=7,
-    )
-
-
-def run_as_child(name: str, result: Path, model: str | None, heard: list[int]) -> EngineReport:
-    command = seedvr2_command(samples.path(name), result, request=request(), weights=None, model=model)
-    return asyncio.run(run_engine(command, heard.append))
-
-
-def test_the_worker_runs_it_as_a_child(result: Path) -> None:
-    heard: list[int] = []
-    report = run_as_child("pal_25.mp4", result, "tiny-3b", heard)
-    assert (report.width, report.height, report.num_frames, report.frame_rate) == (64, 48, 50, "25")
-    assert heard == sorted(heard)
-    assert heard
-    assert heard[-1] <= 50
-
-
-def test_a_child_without_its_weights_says_so(result: Path) -> None:
-    with pytest.raises(WorkerError) as caught:
-        run_as_child("single_frame.mp4", result, None, [])
-    assert caught.value.code is ErrorCode.ENGINE_FAILED
-    assert "seedvr2-7b" in caught.value.detail

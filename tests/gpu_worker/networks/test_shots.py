@@ -1,9 +1,11 @@
-"""The SeedVR2 engine with tiny random networks: chunks, joints, cuts, strength, memory, files."""
+"""Parts of shots through tiny random networks: chunks, joints, borders, cuts, strength, depth, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +13,16 @@ import torch
 
 from gpu_worker.contract import ColorFix, ErrorCode, WorkerError
 from gpu_worker.engine.color import quantize
+from gpu_worker.engine.job import EngineJob
+from gpu_worker.engine.phases import Evictable
 from gpu_worker.engine.pictures import Picture, Pixels
-from gpu_worker.engine.planner import Mode, Plan, Tiles, num_latents, windows
+from gpu_worker.engine.planner import Mode, Tiles, num_latents
 from gpu_worker.engine.preprocess import exact_geometry, from_network, to_network
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
-from gpu_worker.engine.restorer import Restorer
-from gpu_worker.engine.shots import Look
+from gpu_worker.engine.segments import Segments, place
+from gpu_worker.engine.shots import Look, Pace, Shot, Tools
+from gpu_worker.engine.transfers import OnHost
+from gpu_worker.engine.windows import Latents, windows
 from tests.gpu_worker.networks.test_whole import restore as restore_whole
 
 pytestmark = pytest.mark.torch
@@ -24,11 +30,12 @@ pytestmark = pytest.mark.torch
 LOOK = Look(width=64, height=48, seed=42)
 #: Longer than every clip here.
 WHOLE = 32
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def networks() -> Networks:
-    return load_networks(PRESETS["tiny-7b"], None, device=torch.device("cpu"), dtype=torch.float32)
+    return load_networks(PRESETS["tiny-7b"], None, device=CPU, dtype=torch.float32)
 
 
 def moving_pictures(num_frames: int, brightness: int = 90) -> list[Picture]:
@@ -42,6 +49,58 @@ def moving_pictures(num_frames: int, brightness: int = 90) -> list[Picture]:
     return pictures
 
 
+@dataclass
+class Run:
+    """Restores pictures as a job does; `pace` is that of all its parts."""
+
+    networks: Networks
+    pace: Pace = field(default_factory=lambda: Pace(length=WHOLE))
+    look: Look = LOOK
+    segment_frames: int = 1000
+    pins: tuple[tuple[int, int], ...] = ()
+    #: The second shot begins at this frame.
+    cut: int | None = None
+    #: Of the frames so far: moments, and the numbers of their segments.
+    ticks: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+
+    def frames(self, pictures: Iterator[Picture]) -> Iterator[Pixels]:
+        """Yields each restored frame."""
+        tools = Tools.of(
+            self.networks, Evictable(self.networks.transformer, CPU), OnHost(), self.look, self.pace
+        )
+        job = EngineJob(
+            source=Path(),
+            folder=Path(),
+            model="tiny-7b",
+            width=self.look.width,
+            height=self.look.height,
+            segment_frames=self.segment_frames,
+            pins=self.pins,
+        )
+        keyed = (
+            (picture, (self.cut is not None and index >= self.cut, picture.size))
+            for index, picture in enumerate(pictures)
+        )
+        for segment in Segments(place(keyed, job)):
+            for part in segment.parts():
+                for made in Shot(tools, part, check=lambda: None).restored():
+                    self.ticks.append(made.ticks)
+                    self.numbers.append(segment.index)
+                    yield np.asarray(made.picture())
+
+    def clip(self, pictures: list[Picture]) -> Pixels:
+        """Returns the restored pictures `[T, H, W, 3]`, each at its moment."""
+        frames = list(self.frames(iter(pictures)))
+        assert self.ticks == [picture.ticks for picture in pictures]
+        return np.stack(frames)
+
+    @property
+    def borders(self) -> list[int]:
+        """The first frames of the second and all later segments."""
+        return [index for index, (one, other) in enumerate(pairwise(self.numbers), 1) if one != other]
+
+
 def restored(
     networks: Networks,
     pictures: list[Picture],
@@ -50,21 +109,8 @@ def restored(
     look: Look = LOOK,
     cut: int | None = None,
 ) -> Pixels:
-    """Returns the restored pictures `[T, H, W, 3]`; the second shot begins at frame `cut`."""
-    return run(Restorer(networks, planned(length)), pictures, look=look, cut=cut)
-
-
-def planned(length: int, mode: Mode = Mode.STREAMING, tiles: Tiles | None = None) -> Plan:
-    """Windows of so many latents; what else a plan says is for large videos."""
-    return Plan(mode=mode, window_length=length, frames_per_call=2, peak_bytes=0, sp_size=1, tiles=tiles)
-
-
-def run(restorer: Restorer, pictures: list[Picture], *, look: Look = LOOK, cut: int | None = None) -> Pixels:
-    """Restores pictures and checks that each comes out at its moment."""
-    numbered = [(picture, int(cut is not None and i >= cut)) for i, picture in enumerate(pictures)]
-    done = list(restorer.pictures(iter(numbered), look))
-    assert [ticks for _, ticks in done] == [picture.ticks for picture in pictures]
-    return np.stack([pixels for pixels, _ in done])
+    """Returns the restored pictures; the second shot begins at frame `cut`."""
+    return Run(networks, Pace(length=length), look=look, cut=cut).clip(pictures)
 
 
 def plainly_resized(pictures: list[Picture]) -> Pixels:
@@ -104,26 +150,48 @@ def test_later_windows_change_nothing_before_the_overlap(networks: Networks) -> 
 
 def test_joints_do_not_jump(networks: Networks) -> None:
     found = jumps(restored(networks, moving_pictures(61), length=6))
-    joints = [4 * (window.fresh - 1) for window in windows(num_latents(61), 6)][1:]
+    planned = windows(Latents(known=num_latents(61), ends=True), 6)
+    joints = [4 * (window.fresh - 1) for window in planned][1:]
     assert len(joints) > 2
     for joint in joints:
         # The overlap is two latents: its frames and the first after it.
         assert np.mean(found[joint - 8 : joint + 1]) <= 1.2 * np.median(found)
 
 
-def test_no_more_pictures_are_held_than_two_windows_show(networks: Networks) -> None:
+@pytest.mark.parametrize(("segment_frames", "num_segments"), [(16, 3), (1000, 1)])
+def test_no_more_pictures_are_held_than_two_windows_show(
+    networks: Networks, segment_frames: int, num_segments: int
+) -> None:
     length, pulled, most_ahead = 4, 0, 0
 
-    def numbered() -> Iterator[tuple[Picture, int]]:
+    def numbered() -> Iterator[Picture]:
         nonlocal pulled
         for picture in moving_pictures(81):
             pulled += 1
-            yield picture, 0
+            yield picture
 
-    for num_done, _ in enumerate(Restorer(networks, planned(length)).pictures(numbered(), LOOK)):
+    run = Run(networks, Pace(length=length), segment_frames=segment_frames)
+    for num_done, _ in enumerate(run.frames(numbered())):
         most_ahead = max(most_ahead, pulled - num_done)
-    assert pulled == num_done + 1 == 81
+    assert len(set(run.numbers)) == num_segments
+    assert pulled == len(run.ticks) == 81
     assert most_ahead <= 2 * 4 * length
+
+
+def test_borders_in_mid_shot_hardly_show(networks: Networks) -> None:
+    pictures = moving_pictures(69)
+    run = Run(networks, Pace(length=8), segment_frames=16, pins=((21, 26),))
+    found, undivided = run.clip(pictures), restored(networks, pictures, length=8)
+    # Two made by a pin, so near to each other that their joint windows meet, and one by length.
+    assert run.borders == [21, 29, 61]
+    usual = np.median(jumps(found))
+    for border in run.borders:
+        # From the last frame before the border to the first behind it, and all that the joint window changes.
+        assert jumps(found)[border - 1] <= 1.2 * usual
+        assert np.mean(jumps(found)[border - 8 : border + 8]) <= 1.2 * usual
+        # The same noise and enough context behind the border: it differs by over 0.7 of a jump without either.
+        behind = slice(border, border + 4)
+        assert np.abs(found[behind].astype(int) - undivided[behind]).mean() < 0.5 * usual
 
 
 @pytest.mark.parametrize("mode", [Mode.PHASED, Mode.EVICTING])
@@ -131,7 +199,7 @@ def test_phases_give_what_streaming_gives(networks: Networks, mode: Mode) -> Non
     # Two shots: the transformer leaves and comes back between them as well.
     pictures = moving_pictures(42)
     streamed = restored(networks, pictures, length=4, cut=25)
-    phased = run(Restorer(networks, planned(4, mode)), pictures, cut=25)
+    phased = Run(networks, Pace(length=4, mode=mode), cut=25).clip(pictures)
     assert np.array_equal(phased, streamed)
 
 
@@ -139,9 +207,8 @@ def test_tiles_give_every_frame_and_meet_without_a_seam(networks: Networks) -> N
     pictures = moving_pictures(6)
     look = Look(width=192, height=144, seed=42)
     whole = restored(networks, pictures, look=look).astype(int)
-    tiled = run(
-        Restorer(networks, planned(WHOLE, Mode.EVICTING, Tiles(size=128, overlap=32))), pictures, look=look
-    ).astype(int)
+    pace = Pace(length=WHOLE, mode=Mode.EVICTING, tiles=Tiles(size=128, overlap=32))
+    tiled = Run(networks, pace, look).clip(pictures).astype(int)
     assert tiled.shape == whole.shape
     # Tiles are normalised alone, so they differ from the whole; but no row or column stands out for it. Hard
     # edges (overlap=0) give 1.4 here.
@@ -210,22 +277,21 @@ def small_memory(networks: Networks) -> Iterator[list[int]]:
 
 def test_out_of_memory_halves_the_window_and_goes_on(networks: Networks, small_memory: list[int]) -> None:
     small_memory[0] = 5
-    pictures, restorer = moving_pictures(41), Restorer(networks, planned(8))
-    found = run(restorer, pictures)
-    assert restorer.window_length == 4
+    pictures, pace = moving_pictures(41), Pace(length=8)
+    found = Run(networks, pace).clip(pictures)
+    assert pace.length == 4
     assert np.array_equal(found, restored(networks, pictures, length=4))
 
 
 def test_running_out_in_the_middle_keeps_what_is_done(networks: Networks, small_memory: list[int]) -> None:
-    restorer = Restorer(networks, planned(8))
-    pictures = moving_pictures(61)
-    done = []
-    for pixels, ticks in restorer.pictures(((picture, 0) for picture in pictures), LOOK):
-        done.append(ticks)
+    slower: list[int] = []
+    run = Run(networks, Pace(length=8, on_slower=slower.append), segment_frames=16)
+    for pixels in run.frames(iter(moving_pictures(81))):
         small_memory[0] = 3
         assert pixels.shape == (48, 64, 3)
-    assert done == [picture.ticks for picture in pictures]
-    assert restorer.window_length == 2
+    assert run.ticks == [10 * index for index in range(81)]
+    assert run.pace.length == 2
+    assert slower == [4, 2]
 
 
 def test_memory_for_nothing_is_an_error_with_a_code(networks: Networks, small_memory: list[int]) -> None:
@@ -235,7 +301,7 @@ def test_memory_for_nothing_is_an_error_with_a_code(networks: Networks, small_me
     assert caught.value.code is ErrorCode.OUT_OF_MEMORY
 
 
-@pytest.mark.parametrize("broken", [{"strength": 101}, {"strength": -1}, {"width": 63}, {"height": 0}])
+@pytest.mark.parametrize("broken", [{"strength": 101}, {"strength": -1}, {"width": 0}, {"height": 0}])
 def test_impossible_looks_are_refused(broken: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(broken.values()))}"):
         Look(**{"width": 64, "height": 48, "seed": 1, **broken})
