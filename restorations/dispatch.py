@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from gpu_worker.contract import ColorFix, ErrorCode, Model, Output, RestoreRequest, parse_error
-from restorations import lifecycle, objects, runpod, watching
+from restorations import lifecycle, objects, runpod, segments, watching
 from restorations.models import Attempt
 from restorations.runpod import JobState, JobStatus
 
@@ -79,6 +79,7 @@ def _request(attempt: Attempt) -> RestoreRequest:
         strength=restoration.strength,
         color_fix=ColorFix(restoration.color_fix),
         output=Output(restoration.output),
+        segments=segments.store_for(restoration),
     )
 
 

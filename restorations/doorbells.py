@@ -21,6 +21,7 @@ class Doorbell(enum.StrEnum):
     DISPATCH = "restorations.tasks.dispatch_restoration"
     CHECK_ATTEMPT = "restorations.tasks.check_attempt"
     CANCEL_ATTEMPT = "restorations.tasks.cancel_attempt"
+    KEEP_PARTIAL = "restorations.tasks.keep_partial"
     MAIL_FINISH = "restorations.tasks.mail_finish"
     PURGE = "restorations.tasks.purge_deleted"
     BUILD_EXPORT = "restorations.tasks.build_export"

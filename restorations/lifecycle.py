@@ -55,6 +55,7 @@ def cancel(restoration: Restoration, *, actor: User | None) -> bool:
     _record(current, Kind.CANCELLED, actor=actor)
     _audit(current, Deed.CANCELLED, actor, refunded_credits=refunded)
     _stop_attempts(current)
+    _keep_partial(current)
     return True
 
 
@@ -84,6 +85,7 @@ def fail(restoration: Restoration, code: ErrorCode) -> bool:
     _refund(restoration, refunded, note=code.value)
     _record(restoration, Kind.FAILED, detail=code.value)
     _stop_attempts(restoration)
+    _keep_partial(restoration)
     ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
     return True
 
@@ -98,6 +100,11 @@ def expire(restoration: Restoration, *, actor: User | None = None) -> bool:
         _audit(restoration, Deed.RESULT_DELETED, actor)
     ring(Doorbell.PURGE)
     return True
+
+
+def _keep_partial(restoration: Restoration) -> None:
+    if restoration.num_segment_objects:
+        ring(Doorbell.KEEP_PARTIAL, restoration_id=restoration.pk)
 
 
 def _move(restoration: Restoration, to: Restoration.Status, **values: Any) -> bool:
@@ -263,7 +270,12 @@ def _advance(attempt: Attempt, report: Progress) -> None:
         return
     running = Restoration.objects.filter(pk=attempt.restoration_id, status=Status.RUNNING)
     # The worker counts the frames that come out; until it knows, the inspection's count stays.
-    values: dict[str, Any] = {"stage": report.stage.value, "num_frames_done": report.num_frames_done}
+    values: dict[str, Any] = {
+        "stage": report.stage.value,
+        "num_frames_done": report.num_frames_done,
+        "num_segments_done": report.num_segments_done,
+        "num_segments": report.num_segments or 0,
+    }
     if report.num_frames:
         values["num_frames"] = report.num_frames
     if running.update(**values):
@@ -335,6 +347,8 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
         _refund(restoration, cheaper, note=f"{manifest.num_frames} frames were restored")
         _record(restoration, Kind.SUCCEEDED)
         _stop_attempts(restoration, but=attempt)
+        if restoration.num_segment_objects:
+            ring(Doorbell.PURGE)
         ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
         if restoration.proxy_wanted_at:
             ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
@@ -367,7 +381,7 @@ def _retry_or_fail(attempt: Attempt, code: ErrorCode) -> None:
             fail(restoration, code)
         return
     back = Restoration.objects.filter(pk=restoration.pk, status=Status.QUEUED).exists() or _move(
-        restoration, Status.QUEUED, stage="", num_frames_done=0, started_at=None
+        restoration, Status.QUEUED, stage="", num_frames_done=0, num_segments_done=0, started_at=None
     )
     if back:
         _record(restoration, Kind.RETRIED, detail=code.value)

@@ -252,6 +252,10 @@ class Restoration(Recipe, TenantModel):
     )
     num_frames = models.PositiveIntegerField(_("frames"), default=0)
     num_frames_done = models.PositiveIntegerField(_("frames done"), default=0)
+    num_segments = models.PositiveIntegerField(_("parts"), default=0)
+    num_segments_done = models.PositiveIntegerField(_("parts done"), default=0)
+    #: How many segments storage may hold for whoever takes the work over; 0 when there are none any more.
+    num_segment_objects = models.PositiveSmallIntegerField(default=0, editable=False)
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
 
@@ -272,6 +276,9 @@ class Restoration(Recipe, TenantModel):
     #: While its proxy is still to be made: since when.
     proxy_wanted_at = models.DateTimeField(null=True, blank=True, editable=False)
     manifest = models.JSONField(_("manifest"), null=True, blank=True)
+    partial_key = models.CharField(_("finished part"), max_length=255, blank=True)
+    partial_bytes = models.BigIntegerField(_("bytes of the finished part"), default=0)
+    partial_frames = models.PositiveIntegerField(_("frames of the finished part"), default=0)
     expires_at = models.DateTimeField(_("files are deleted at"), null=True, blank=True)
     #: Mails are sent once: the moment of sending, set before the mail leaves.
     finish_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -316,6 +323,17 @@ class Restoration(Recipe, TenantModel):
     def is_downloadable(self) -> bool:
         """True while storage holds the result."""
         return self.status == self.Status.SUCCEEDED
+
+    @property
+    def has_partial(self) -> bool:
+        """True while storage holds the finished part of what was cancelled or has failed."""
+        return bool(self.partial_key)
+
+    @property
+    def partial_name(self) -> str:
+        """The file name of the finished part."""
+        stem, _dot, suffix = self.download_name.rpartition(".")
+        return f"{stem}_first_{self.partial_frames}_frames.{suffix}"
 
     @property
     def percent(self) -> int:

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from accounts.models import DataExport
 from gpu_worker.contract import ErrorCode
-from restorations import dispatch, lifecycle
+from restorations import dispatch, lifecycle, partial
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Attempt, Restoration, Video
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 RING_LOST: Final = timedelta(seconds=20)
 #: A mail that could not be sent is tried for this long.
 MAIL_LIMIT: Final = timedelta(hours=24)
+#: Joining a long video takes minutes: a ring before that would join it twice.
+PARTIAL_LOST: Final = timedelta(minutes=30)
 INSPECTION_LOST: Final = timedelta(minutes=15)
 #: Encoders have half an hour, and others may wait before this one.
 PROXY_LOST: Final = timedelta(hours=1)
@@ -82,6 +84,8 @@ def _ring_again() -> None:
         ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
     for attempt in Attempt.objects.filter(cancel_wanted=True):
         ring(Doorbell.CANCEL_ATTEMPT, attempt_id=attempt.pk)
+    for restoration in partial.waiting().filter(status_at__lt=now - PARTIAL_LOST):
+        ring(Doorbell.KEEP_PARTIAL, restoration_id=restoration.pk)
     unmailed = Restoration.objects.filter(
         status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED),
         finish_mailed_at=None,

@@ -14,7 +14,16 @@ from django.utils.translation import gettext as _
 from accounts import audit
 from accounts.audit import Deed
 from accounts.models import User, Workspace
-from restorations import data_export, lifecycle, notifications, objects, receipts, uploads
+from restorations import (
+    data_export,
+    lifecycle,
+    notifications,
+    objects,
+    partial,
+    receipts,
+    segments,
+    uploads,
+)
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Restoration, Upload, Video
 
@@ -31,6 +40,8 @@ def enforce() -> None:
     now = timezone.now()
     for restoration in Restoration.objects.filter(status=Restoration.Status.SUCCEEDED, expires_at__lt=now):
         lifecycle.expire(restoration)
+    for restoration in Restoration.objects.exclude(partial_key="").filter(expires_at__lt=now):
+        partial.forget(restoration)
     for video in _videos_due():
         _forget(video)
     for upload in _uploads_due():
@@ -106,6 +117,8 @@ def empty_workspace(*, workspace: Workspace, **_signal: Any) -> None:
         status=Restoration.Status.SUCCEEDED
     ):
         lifecycle.expire(restoration)
+    for restoration in Restoration.objects.for_workspace(workspace).exclude(partial_key=""):
+        partial.forget(restoration)
     for video in Video.objects.for_workspace(workspace).present():
         _forget(video)
 
@@ -129,6 +142,9 @@ def purge() -> None:
         Restoration.objects.filter(pk=restoration.pk).update(
             result_key="", proxy_key="", purged_at=timezone.now()
         )
+    done = Restoration.objects.filter(status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.EXPIRED))
+    for restoration in done.filter(num_segment_objects__gt=0):
+        segments.forget(restoration)
 
 
 def _delete_results(restoration: Restoration) -> None:

@@ -16,6 +16,7 @@ from restorations import (
     inspection,
     notifications,
     objects,
+    partial,
     previews,
     result_proxies,
     retention,
@@ -118,6 +119,12 @@ def cancel_attempt(*, attempt_id: str) -> None:
 def mail_finish(*, restoration_id: str) -> None:
     """Mails that a restoration is ready or has failed."""
     notifications.mail_finish(restoration_id)
+
+
+@shared_task(time_limit=_ENCODING)
+def keep_partial(*, restoration_id: str) -> None:
+    """Joins what was finished of a restoration that was cancelled or failed."""
+    partial.keep(restoration_id)
 
 
 @shared_task

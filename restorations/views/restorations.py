@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
 from accounts.permissions import Permission
-from restorations import lifecycle, objects, watching
+from restorations import lifecycle, objects, partial, watching
 from restorations.models import Restoration
 from restorations.pages import restoration_context
 from restorations.views.videos import render_fragment
@@ -61,21 +61,26 @@ def restoration_cancel(request: WorkspaceRequest, restoration_id: UUID) -> HttpR
 @require_POST
 @allowed(Permission.DELETE)
 def restoration_delete(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
-    """Deletes the result now; the line in the list stays."""
+    """Deletes the result, or the finished part, now; the line in the list stays."""
     restoration = _restoration(request, restoration_id)
     if lifecycle.expire(restoration, actor=request.user):
         messages.success(request, _("The result is deleted."))
+    elif restoration.has_partial:
+        partial.forget(restoration)
+        messages.success(request, _("The finished part is deleted."))
     return redirect("restoration-list", slug=request.workspace.slug)
 
 
 @require_safe
 @workspace_member
 def restoration_download(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
-    """Sends the browser to the result, under a good file name."""
+    """Sends the browser to the result, or to the finished part, under a good file name."""
     restoration = _restoration(request, restoration_id)
-    if not restoration.is_downloadable:
+    if restoration.is_downloadable:
+        key, name = restoration.result_key, restoration.download_name
+    elif restoration.has_partial:
+        key, name = restoration.partial_key, restoration.partial_name
+    else:
         raise Http404
-    address = objects.address_to_read(
-        restoration.result_key, seconds=objects.DOWNLOAD_SECONDS, download_name=restoration.download_name
-    )
+    address = objects.address_to_read(key, seconds=objects.DOWNLOAD_SECONDS, download_name=name)
     return redirect(address)

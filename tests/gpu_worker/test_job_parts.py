@@ -52,7 +52,8 @@ async def test_progress_is_sent_in_order_rarely_and_to_the_last() -> None:
     assert wire.sent[-1] == (102, "uploading", 100)
     pauses = [later - earlier for earlier, later in zip(wire.sent_at, wire.sent_at[1:], strict=False)]
     assert all(pause > 0.09 for pause in pauses[:-1])
-    assert 3 <= len(wire.sent) <= 9
+    # However long it took: never more often than the pause allows, and one at each end.
+    assert 3 <= len(wire.sent) <= (wire.sent_at[-1] - wire.sent_at[0]) / 0.09 + 2
 
 
 async def test_the_end_does_not_wait_for_the_pause() -> None:
