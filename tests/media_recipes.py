@@ -69,4 +69,73 @@ RECIPES: Final[dict[str, tuple[str, ...]]] = {
     ),
     # The picture begins after the sound.
     "late_picture.mkv": (*("-itsoffset", "0.4", *_MOVING, *_STEREO, *_X264, "-c:a", "aac"),),
+    # Time, geometry and containers.
+    "pal_50.mkv": (*_MOVING, "-vf", "fps=50", *_X264),
+    "ntsc.avi": (*_MOVING, "-vf", "fps=30000/1001", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj420p"),
+    "flash.flv": (*_MOVING, "-c:v", "flv", "-q:v", "2"),
+    "windows.wmv": (*_MOVING, "-c:v", "wmv2", "-q:v", "2"),
+    "moving.gif": (*_MOVING, "-vf", "fps=10", "-loop", "0"),
+    "vp8.webm": (*_MOVING, "-c:v", "libvpx", "-crf", "4", "-b:v", "2M"),
+    "dv.dv": (*("-f", "lavfi", "-i", "testsrc2=size=720x576:rate=25:duration=0.2", "-pix_fmt", "yuv420p"),),
+    "mirrored.mp4": ("-display_hflip", "-i", "{moving.mp4}", "-c", "copy"),
+    "upside_down.mp4": ("-display_vflip", "-i", "{moving.mp4}", "-c", "copy"),
+    "turned_and_mirrored.mp4": (
+        *("-display_rotation", "90", "-display_hflip", "-i", "{moving.mp4}", "-c", "copy"),
+    ),
+    "moving.mp4": (*_MOVING, *_X264),
+    "odd_both.mkv": (*_MOVING, "-vf", "scale=85:47", *_FFV1),
+    "beside_sixteen.mkv": (*_MOVING, "-vf", "scale=97:63", *_FFV1),
+    "wide_pixels.mpg": (*_MOVING, "-vf", "setsar=16/11", *_MPEG2),
+    "tall_pixels.mov": (*_MOVING, "-vf", "setsar=1/2", *_X264),
+    # Depth and color.
+    "hlg.mp4": (
+        *_MOVING,
+        *(
+            "-vf",
+            (
+                "format=yuv420p10le,setparams=color_primaries=bt2020:color_trc=arib-std-b67:"
+                "colorspace=bt2020nc:range=tv"
+            ),
+        ),
+        *("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=none", "-an"),
+    ),
+    "hdr10.mp4": (
+        *_MOVING,
+        *(
+            "-vf",
+            (
+                "format=yuv420p10le,setparams=color_primaries=bt2020:color_trc=smpte2084:"
+                "colorspace=bt2020nc:range=tv"
+            ),
+        ),
+        *("-c:v", "libx265", "-preset", "ultrafast", "-an", "-x265-params"),
+        (
+            "log-level=none:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)"
+            "L(10000000,50):max-cll=1000,400"
+        ),
+    ),
+    "wide_gamut.mkv": (
+        *_MOVING,
+        *(
+            "-vf",
+            (
+                "format=yuv444p12le,setparams=color_primaries=bt2020:color_trc=bt2020-12:"
+                "colorspace=bt2020nc:range=tv"
+            ),
+            *_FFV1,
+        ),
+    ),
+    "full_range_10bit.mkv": (
+        *(*_BIKES, "-t", "1", "-vf", "scale=160:96:out_range=full:out_color_matrix=bt709,format=yuv420p10le"),
+        *("-color_range", "pc", "-colorspace", "bt709", *_FFV1),
+    ),
+    "prores_alpha.mov": (
+        *_MOVING,
+        *("-vf", "format=yuva444p10le,geq=lum='lum(X,Y)':cb='cb(X,Y)':cr='cr(X,Y)':a='X*10'"),
+        *("-c:v", "prores_ks", "-profile:v", "4444", "-alpha_bits", "16"),
+    ),
+    "still.jpg": (*_MOVING, "-frames:v", "1", "-q:v", "2"),
+    "still.webp": (*_MOVING, "-frames:v", "1"),
+    "still.tiff": (*_MOVING, "-frames:v", "1", "-pix_fmt", "rgb48le"),
+    "still.bmp": (*_MOVING, "-frames:v", "1"),
 }

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, cast
+from typing import Final
 
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
+from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.engine.side_data import side_data
+
 # ITU-T H.273 numbers, as ffmpeg uses them.
+RGB: Final = 0
 _UNSPECIFIED: Final = 2
 _BT709: Final = 1
 _BT601: Final = 6
@@ -44,10 +47,10 @@ class Colors:
         matrix = int(frame.colorspace)
         color_range = int(frame.color_range)
         primaries = int(frame.color_primaries)
-        if frame.format.is_rgb:
+        if frame.format.is_rgb or frame.format.has_palette:
             matrix = _BT2020 if primaries == _BT2020 else _BT709
             color_range = LIMITED_RANGE
-        elif matrix == _UNSPECIFIED:
+        elif matrix in (_UNSPECIFIED, RGB):
             is_sd = frame.height <= _SD_HEIGHT and frame.width <= _SD_WIDTH
             matrix = _BT2020 if primaries == _BT2020 else _BT601 if is_sd else _BT709
         return cls(
@@ -82,23 +85,31 @@ class Hdr:
 
     `mastering` holds green, blue, red and white, each x and y in units of 0.00002, then the greatest and the
     least luminance in units of 0.0001 cd/m2; `light` the brightest pixel and the brightest frame in cd/m2.
+    `dynamic` names what changes from scene to scene; no encoder here writes that.
     """
 
     mastering: tuple[int, ...] | None = None
     light: tuple[int, int] | None = None
+    dynamic: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Hdr:
         """Reads what a frame carries."""
-        mastering = light = None
-        # A mapping by PyAV's annotations, its iterator yields the values.
-        for side in cast("Iterable[SideData]", frame.side_data):
-            if side.type is Type.MASTERING_DISPLAY_METADATA:
-                mastering = _mastering(bytes(side))
-            elif side.type is Type.CONTENT_LIGHT_LEVEL:
-                brightest, average = struct.unpack_from("=II", bytes(side))
-                light = (brightest, average)
-        return cls(mastering=mastering, light=light)
+        attached = side_data(frame)
+        mastering, light = (
+            attached.get(Type.MASTERING_DISPLAY_METADATA),
+            attached.get(Type.CONTENT_LIGHT_LEVEL),
+        )
+        if is_dolby_vision_alone(attached.get(Type.DOVI_METADATA, b"")):
+            raise WorkerError(
+                ErrorCode.SOURCE_UNREADABLE,
+                "Dolby Vision profile 5: its colors mean nothing without its player",
+            )
+        return cls(
+            dynamic=tuple(name for kind, name in _DYNAMIC.items() if kind in attached),
+            mastering=None if mastering is None else _mastering(mastering),
+            light=None if light is None else struct.unpack_from("=II", light),
+        )
 
     def x265_parameters(self) -> list[str]:
         """What makes libx265 write the same into its stream."""
@@ -111,6 +122,21 @@ class Hdr:
         if self.light is not None:
             parameters.append(f"max-cll={self.light[0]},{self.light[1]}")
         return parameters
+
+
+_DYNAMIC: Final = {Type.DOVI_METADATA: "Dolby Vision", Type.DYNAMIC_HDR_PLUS: "HDR10+"}
+
+
+def is_dolby_vision_alone(metadata: bytes) -> bool:
+    """True for profile 5, whose base layer is in a color space of its own: RPU profile 0 with full range.
+
+    `metadata` is ffmpeg's AVDOVIMetadata, which begins with the offset of its header.
+    """
+    if len(metadata) < struct.calcsize("=Q"):
+        return False
+    (header,) = struct.unpack_from("=Q", metadata)
+    rpu_profile, is_full_range = metadata[header + 4], metadata[header + 10]
+    return rpu_profile == 0 and is_full_range == 1
 
 
 def _mastering(content: bytes) -> tuple[int, ...] | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import av.error
 from av.filter import Graph
-from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.engine.side_data import Orientation, orientation
 
 #: A filter's name and its arguments, as in ffmpeg's `-vf name=arguments`.
 Filter = tuple[str, str]
@@ -20,19 +18,16 @@ Filter = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What a chain is built for; another shape needs a new chain.
-
-    `orientation` is the signs of the display matrix's a, b, c and d: a pixel at (x, y) is to be seen at
-    (ax + cy, bx + dy).
-    """
+    """What a chain is built for; another shape needs a new chain."""
 
     width: int
     height: int
     pixel_format: str
-    orientation: tuple[int, int, int, int]
+    orientation: Orientation
     color_range: int
     colorspace: int
     is_rgb: bool
+    is_deep: bool
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Shape:
@@ -41,10 +36,11 @@ class Shape:
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
-            orientation=_orientation(frame),
+            orientation=orientation(frame),
             color_range=int(frame.color_range),
             colorspace=int(frame.colorspace),
             is_rgb=frame.format.is_rgb or frame.format.has_palette,
+            is_deep=max(component.bits for component in frame.format.components) > 8,
         )
 
 
@@ -108,18 +104,6 @@ def upright(shape: Shape) -> list[Filter]:
         return flips
     turns = {(1, -1): "clock", (1, 1): "cclock_flip", (-1, -1): "clock_flip", (-1, 1): "cclock"}
     return [("transpose", turns[b, c])]
-
-
-def _orientation(frame: VideoFrame) -> tuple[int, int, int, int]:
-    """Reads the display matrix. A turn that is none by quarters is taken for the nearest that is."""
-    # A mapping by PyAV's annotations, its iterator yields the values.
-    for side in cast("Iterable[SideData]", frame.side_data):
-        if side.type is Type.DISPLAYMATRIX:
-            a, b, _u, c, d, *_rest = struct.unpack_from("=9i", bytes(side))
-            if abs(a) + abs(d) >= abs(b) + abs(c):
-                return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
-            return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
-    return (1, 0, 0, 1)
 
 
 def _build(shape: Shape, filters: list[Filter]) -> Graph:

@@ -158,9 +158,6 @@ class _Join:
             origin = video_stream(source)
             copy_description(origin, stream)
             stream.disposition = Disposition.default
-            timecode = origin.metadata.get("timecode") or source.metadata.get("timecode")
-            if timecode and self.span is None:
-                stream.metadata["timecode"] = timecode
         return stream
 
     def _packets(
@@ -210,6 +207,9 @@ class _Join:
         lost = []
         if self.source.has_alpha:
             lost.append(Lost("video", "transparency: the format has none"))
+        lost += [
+            Lost("video", f"{name}: what changes from scene to scene") for name in self.source.hdr.dynamic
+        ]
         if self.result_format.output is Output.PRORES and self.source.hdr.mastering is not None:
             lost.append(Lost("video", "mastering display: ProRes has no place for it"))
         return lost
@@ -228,14 +228,15 @@ class _Extras:
             self._tags = {
                 key: value for key, value in container.metadata.items() if key not in _TAGS_OF_THE_FILE
             }
-            output.metadata.update(self._tags)
+            # PyAV cannot give a copied stream its rate, and without one ffmpeg refuses to write a time code.
+            output.metadata.update({key: tag for key, tag in self._tags.items() if key != "timecode"})
             chapters = _chapters(container, clock)
             if chapters:
                 output.set_chapters(chapters)
             if has_cover:
                 self._add_covers(container)
             for stream in container.streams:
-                if stream.type in ("data", "attachment") and stream.metadata.get("timecode") is None:
+                if stream.type in ("data", "attachment"):
                     self.lost.append(Lost(stream.type, _name_of(stream)))
 
     def add_pictures(self) -> None:
@@ -278,7 +279,7 @@ _COVER_CODECS: Final = frozenset({"mjpeg", "png", "bmp"})
 _TAGS_OF_THE_FILE: Final = frozenset(
     {
         *("major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "duration", "DURATION"),
-        *("timecode", "service_name", "service_provider", "handler_name", "vendor_id", "software"),
+        *("service_name", "service_provider", "handler_name", "vendor_id", "software"),
     }
 )
 

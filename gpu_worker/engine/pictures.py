@@ -7,10 +7,11 @@ uint16 0..65535 where the source has more than 8 bits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
@@ -21,6 +22,8 @@ from gpu_worker.engine.filters import Filter, FilterChain, Shape
 #: RGB `[height, width, 3]`, uint8 or uint16, each over its whole range.
 Pixels = NDArray[Any]
 
+#: White as ffmpeg's scaler expects it in RGB of 16 bits, whatever range it writes: 255 with eight bits more.
+_WHITE_WRITTEN: Final = 255 << 8
 _EXACT: Final = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
@@ -114,26 +117,48 @@ class FrameMaker:
         return over_black
 
     def _describe(self, shape: Shape) -> list[Filter]:
-        colors = self._colors
-        meaning = f"out_color_matrix={colors.matrix_name}:out_range={colors.range_name}"
-        if shape.is_rgb and self._pixel_format.startswith("rgb"):
-            return [("scale", _EXACT), ("format", f"pix_fmts={self._pixel_format}")]
-        if shape.is_rgb:
-            meaning += ":in_range=full"
-        else:
-            meaning += f":in_color_matrix={colors.matrix_name}:in_range={colors.range_name}"
-            if self._pixel_format.startswith("rgb"):
-                meaning = f"in_color_matrix={colors.matrix_name}:in_range={colors.range_name}:out_range=full"
-        return [("scale", f"{_EXACT}:{meaning}"), ("format", f"pix_fmts={self._pixel_format}")]
+        colors, is_rgb = self._colors, self._pixel_format.startswith("rgb")
+        into = ("format", f"pix_fmts={self._pixel_format}")
+        if shape.is_rgb and is_rgb:
+            return [("scale", _EXACT), into]
+        if is_rgb:
+            return [("scale", f"{_EXACT}:{_meaning(colors, 'in')}:out_range=full"), into]
+        meaning = _meaning(colors, "out")
+        if not shape.is_rgb:
+            return [("scale", f"{_EXACT}:{_meaning(colors, 'in')}:{meaning}"), into]
+        darker = [_stretched(65535, _WHITE_WRITTEN)] if shape.is_deep else []
+        return [*darker, ("scale", f"{_EXACT}:in_range=full:{meaning}"), into]
 
 
 def _to_rgb(shape: Shape, colors: Colors, rgb: str) -> list[Filter]:
-    value_range = "full" if shape.color_range == FULL_RANGE else "limited"
-    meaning = "" if shape.is_rgb else f":in_color_matrix={colors.matrix_name}:in_range={value_range}"
-    return [
-        ("scale", f"{_EXACT}{meaning}:out_range=full"),
-        ("format", f"pix_fmts={rgb}"),
-    ]
+    into = ("format", f"pix_fmts={rgb}")
+    if shape.is_rgb:
+        return [("scale", f"{_EXACT}:out_range=full"), into]
+    # A file can change its mind about the range.
+    meaning = _meaning(replace(colors, color_range=shape.color_range), "in")
+    brighter = []
+    if rgb in (_PIXEL_FORMATS[True, False], _PIXEL_FORMATS[True, True]):
+        white = _white_read(shape.color_range, VideoFormat(shape.pixel_format))
+        brighter = [_stretched(white, 65535)]
+    return [("scale", f"{_EXACT}:{meaning}:out_range=full"), into, *brighter]
+
+
+def _meaning(colors: Colors, side: str) -> str:
+    return f"{side}_color_matrix={colors.matrix_name}:{side}_range={colors.range_name}"
+
+
+def _white_read(color_range: int, pixel_format: VideoFormat) -> int:
+    """White as ffmpeg's scaler reads it into RGB of 16 bits: it is not 65535 there."""
+    if color_range != FULL_RANGE:
+        return 65283
+    bits = int(max(component.bits for component in pixel_format.components))
+    return ((1 << bits) - 1) << (16 - bits)
+
+
+def _stretched(white: int, wanted: int) -> Filter:
+    """Brings white from one value to another, and everything below in proportion."""
+    level = f"clip(val*{wanted}/{white}\\,0\\,65535)"
+    return ("lutrgb", f"r={level}:g={level}:b={level}")
 
 
 def _picture(frame: VideoFrame, ticks: int) -> tuple[Picture, Luma]:

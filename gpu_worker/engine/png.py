@@ -20,8 +20,6 @@ from av.video.frame import VideoFrame
 
 from gpu_worker.engine.formats import ResultFormat
 
-_RGB_MATRIX: Final = 0
-_FULL_RANGE: Final = 2
 _TICKS: Final = "ticks.json"
 _COPY_BYTES: Final = 1 << 20
 
@@ -66,9 +64,9 @@ def _encoder(result_format: ResultFormat) -> VideoCodecContext:
     encoder.pix_fmt = result_format.pixel_format
     encoder.time_base = result_format.time_base
     encoder.options = result_format.options()
-    colors = result_format.colors
+    colors = result_format.written_colors
     encoder.color_primaries, encoder.color_trc = colors.primaries, colors.transfer
-    encoder.colorspace, encoder.color_range = _RGB_MATRIX, _FULL_RANGE
+    encoder.colorspace, encoder.color_range = colors.matrix, colors.color_range
     return encoder
 
 

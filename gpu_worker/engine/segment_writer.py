@@ -67,6 +67,10 @@ class SegmentWriter:
         self._check(picture, ticks)
         maker = self._maker
         frame = maker.converted(picture) if isinstance(picture, VideoFrame) else maker.frame(picture, alpha)
+        # ProRes and PNG take their tags from each frame.
+        colors = self._format.written_colors
+        frame.color_primaries, frame.color_trc = colors.primaries, colors.transfer
+        frame.colorspace, frame.color_range = colors.matrix, colors.color_range
         self._flush(ticks)
         self._waiting = (frame, ticks)
         self.num_frames += 1
@@ -122,7 +126,7 @@ class _MovieFile:
         context.pix_fmt = result_format.pixel_format
         context.time_base = self._time_base
         context.sample_aspect_ratio = Fraction(1)
-        colors = result_format.colors
+        colors = result_format.written_colors
         context.color_primaries, context.color_trc = colors.primaries, colors.transfer
         context.colorspace, context.color_range = colors.matrix, colors.color_range
         if encoder.codec_tag is not None:

@@ -96,3 +96,18 @@ def samples_of(path: Path, number: int = 0) -> np.ndarray:
         return np.concatenate(
             [part.to_ndarray() for frame in frames for part in resampler.resample(frame)], axis=1
         )
+
+
+def luma(frame: av.VideoFrame) -> np.ndarray:
+    """The numbers of a planar frame's first plane `[height, width]`."""
+    plane = frame.planes[0]
+    kind = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
+    rows = np.frombuffer(plane, kind).reshape(frame.height, -1)
+    return rows[:, : frame.width]
+
+
+def blurred(picture: np.ndarray) -> np.ndarray:
+    """The means of blocks of 4 x 4 pixels: how edges of chroma are interpolated does not count."""
+    height, width = (side // 4 for side in picture.shape[:2])
+    blocks = picture[: 4 * height, : 4 * width].reshape(height, 4, width, 4, -1)
+    return blocks.mean(axis=(1, 3))

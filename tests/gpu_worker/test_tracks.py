@@ -20,6 +20,8 @@ from gpu_worker.engine.video import VideoSource
 from tests import samples
 from tests.gpu_worker.media_files import CREATED, contents, packets, rich_file, samples_of
 
+pytestmark = pytest.mark.services
+
 
 def restored(
     source_path: Path, folder: Path, output: Output = Output.H264, *, frames: range | None = None
