@@ -26,12 +26,15 @@ def main(arguments: list[str]) -> int:
 
 
 def serve_jobs() -> int:
-    """Serves jobs until told to stop; returns 2 when a setting cannot be used."""
+    """Serves jobs until told to stop; returns 2 when a setting cannot be used, 1 when no engine starts."""
     # The SDK takes a second to import and sets up logging: only a worker that runs pays for that.
+    from gpu_worker.fitness import checks
     from gpu_worker.handler import make_handler
+    from gpu_worker.rank_group import GroupFailed
     from gpu_worker.runpod_loop import progress_sender, serve
     from gpu_worker.scratch import Scratch
     from gpu_worker.settings import SettingsError, WorkerSettings
+    from gpu_worker.supervisor import Supervisor, patience_of, rank_command
 
     # httpx and aiohttp log whole addresses, and ours are presigned.
     for name in ("httpx", "httpcore", "aiohttp"):
@@ -42,9 +45,15 @@ def serve_jobs() -> int:
         sys.stderr.write(f"gpu_worker: {error}\n")
         return 2
     scratch = Scratch(settings.scratch_dir)
+    supervisor = Supervisor(rank_command(settings), patience_of(settings))
+    handler = make_handler(settings, scratch=scratch, supervisor=supervisor, send_progress=progress_sender)
     try:
-        serve(make_handler(settings, scratch=scratch, send_progress=progress_sender))
+        serve(handler, supervisor=supervisor, checks=checks(settings))
+    except GroupFailed as error:
+        sys.stderr.write(f"gpu_worker: the ranks cannot be started: {error}\n")
+        return 1
     finally:
+        supervisor.kill()
         scratch.close()
     return 0
 

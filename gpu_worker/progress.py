@@ -30,7 +30,7 @@ class ProgressReporter:
         self, *, attempt_id: str, num_frames: int | None, send: SendProgress, pause_seconds: float
     ) -> None:
         self._attempt_id = attempt_id
-        self._num_frames = num_frames
+        self.num_frames = num_frames
         self._send = send
         self._pause_seconds = pause_seconds
         self._sequence = 0
@@ -38,7 +38,14 @@ class ProgressReporter:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
 
-    def report(self, stage: Stage, num_frames_done: int = 0) -> None:
+    def report(
+        self,
+        stage: Stage,
+        num_frames_done: int = 0,
+        *,
+        num_segments_done: int = 0,
+        num_segments: int | None = None,
+    ) -> None:
         """Notes how far the job is; it is sent when its turn comes, unless a newer report replaces it."""
         self._sequence += 1
         self._newest = Progress(
@@ -46,7 +53,9 @@ class ProgressReporter:
             sequence=self._sequence,
             stage=stage,
             num_frames_done=num_frames_done,
-            num_frames=self._num_frames,
+            num_frames=self.num_frames,
+            num_segments_done=num_segments_done,
+            num_segments=num_segments,
         )
         self._wake.set()
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from collections.abc import Callable, Iterable
 from typing import Any
+
+# The SDK's own checks import PyTorch here and keep memory of the GPU: `fitness.py` has ours.
+os.environ.setdefault("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
+os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
 
 import runpod
 from runpod.http_client import AsyncClientSession
@@ -15,6 +20,7 @@ from runpod.serverless.modules.worker_state import IS_LOCAL_TEST
 from gpu_worker.engine.lifeline import die_with_parent
 from gpu_worker.handler import Handler, Job
 from gpu_worker.progress import SendProgress
+from gpu_worker.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +41,16 @@ def progress_sender(job: Job) -> SendProgress:
     return send
 
 
-def serve(handler: Handler) -> None:
-    """Takes jobs until SIGTERM or SIGINT, then finishes the running one and returns."""
+def serve(handler: Handler, *, supervisor: Supervisor, checks: Iterable[Callable[[], None]]) -> None:
+    """Takes jobs until SIGTERM or SIGINT, then finishes the running one and returns.
+
+    A check that fails ends the process with status 1, before the first job. No job is taken while the ranks are
+    not ready. Raises `GroupFailed` when they cannot be started.
+    """
+    for check in checks:
+        runpod.serverless.register_fitness_check(check)
     # The SDK's heartbeat is a forked process that would go on telling RunPod that a killed worker lives.
     multiprocessing.set_start_method("fork")
     worker_pid = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_pid))
-    runpod.serverless.start({"handler": handler})
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": supervisor.capacity})

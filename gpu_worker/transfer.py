@@ -12,14 +12,16 @@ import hashlib
 import logging
 import random
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree
 
 import httpx
 
-from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.contract import ErrorCode, ResultParts, WorkerError
 from gpu_worker.settings import WorkerSettings
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ _CHUNK_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 10.0
 _MAX_PAUSE_SECONDS: Final = 30.0
 #: Answers that another try may change.
+#: S3 answers 403 for what is not there to those who may not list.
+_ABSENT: Final = frozenset({403, 404})
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -47,8 +51,8 @@ class Transfers:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def download(self, url: str, path: Path, *, num_bytes: int, sha256: str | None = None) -> None:
-        """Fetches exactly `num_bytes` into `path`; after a broken connection it goes on where it stopped.
+    async def download(self, url: str, path: Path, *, num_bytes: int, sha256: str | None = None) -> str:
+        """Fetches exactly `num_bytes` into `path`, going on where a connection broke; returns the SHA-256.
 
         Raises `SOURCE_TOO_LARGE`, `SOURCE_UNREACHABLE`, `SOURCE_CHANGED` (another size or checksum),
         `OUT_OF_DISK`.
@@ -56,13 +60,38 @@ class Transfers:
         limit = self._settings.max_source_bytes
         if num_bytes > limit:
             raise WorkerError(ErrorCode.SOURCE_TOO_LARGE, f"{num_bytes} bytes; this worker takes {limit}")
+        if (free_bytes := shutil.disk_usage(path.parent).free) < num_bytes:
+            raise WorkerError(ErrorCode.OUT_OF_DISK, f"{num_bytes} bytes to fetch, {free_bytes} are free")
         with _disk_errors():
             download = _Download(self._http, url, path, num_bytes)
             await self._repeat(download.go_on, ErrorCode.SOURCE_UNREACHABLE)
-            if sha256 is not None:
-                found = await asyncio.to_thread(sha256_of, path)
-                if found != sha256:
-                    raise WorkerError(ErrorCode.SOURCE_CHANGED, f"sha256 is {found}; expected {sha256}")
+            found = await asyncio.to_thread(sha256_of, path)
+        if sha256 is not None and found != sha256:
+            raise WorkerError(ErrorCode.SOURCE_CHANGED, f"sha256 is {found}; expected {sha256}")
+        return found
+
+    async def fetch_document(self, url: str, *, max_bytes: int) -> bytes | None:
+        """Fetches a small object; None when there is none. Raises `SOURCE_UNREACHABLE`."""
+        content = bytearray()
+        is_there = True
+
+        async def fetch() -> None:
+            nonlocal is_there
+            content.clear()
+            with _network_errors():
+                async with self._http.stream("GET", url) as reply:
+                    is_there = reply.status_code not in _ABSENT
+                    if is_there and not reply.is_success:
+                        raise _refusal(reply.status_code, ErrorCode.SOURCE_UNREACHABLE)
+                    async for chunk in reply.aiter_bytes():
+                        content.extend(chunk)
+                        if len(content) > max_bytes:
+                            raise WorkerError(
+                                ErrorCode.SOURCE_UNREACHABLE, f"it has more than {max_bytes} bytes"
+                            )
+
+        await self._repeat(fetch, ErrorCode.SOURCE_UNREACHABLE)
+        return bytes(content) if is_there else None
 
     async def upload_file(self, url: str, path: Path, *, content_type: str) -> None:
         """Puts a file at a presigned address. Raises `UPLOAD_FAILED`."""
@@ -75,13 +104,54 @@ class Transfers:
         headers = {"Content-Type": content_type}
         await self._repeat(lambda: self._put(url, content, headers), ErrorCode.UPLOAD_FAILED)
 
-    async def _put(self, url: str, content: bytes | AsyncIterator[bytes], headers: dict[str, str]) -> None:
+    async def upload_parts(self, parts: ResultParts, path: Path) -> None:
+        """Puts a file in parts and completes it, as S3 wants it. Raises `UPLOAD_FAILED`."""
+        num_bytes = path.stat().st_size  # noqa: ASYNC240 - one call, on a local disk
+        num_parts = -(-num_bytes // parts.part_bytes)
+        if num_parts > len(parts.put):
+            raise WorkerError(
+                ErrorCode.UPLOAD_FAILED,
+                f"{num_bytes} bytes need {num_parts} parts; there are {len(parts.put)}",
+            )
+        etags = [
+            await self._upload_part(url, path, range(start, min(start + parts.part_bytes, num_bytes)))
+            for url, start in zip(parts.put, range(0, num_bytes, parts.part_bytes), strict=False)
+        ]
+        body = _list_of_parts(etags)
+        await self._repeat(lambda: self._complete(parts.complete, body), ErrorCode.UPLOAD_FAILED)
+
+    async def _upload_part(self, url: str, path: Path, span: range) -> str:
+        etag = ""
+
+        async def put() -> None:
+            nonlocal etag
+            headers = {"Content-Length": str(len(span))}
+            etag = (await self._put(url, _chunks(path, span), headers)).headers.get("etag", "")
+            if not etag:
+                raise WorkerError(ErrorCode.UPLOAD_FAILED, "the storage gave a part no ETag")
+
+        await self._repeat(put, ErrorCode.UPLOAD_FAILED)
+        return etag
+
+    async def _complete(self, url: str, body: bytes) -> None:
+        with _network_errors():
+            reply = await self._http.post(url, content=body, headers={"Content-Type": "application/xml"})
+        if not reply.is_success:
+            raise _refusal(reply.status_code, ErrorCode.UPLOAD_FAILED)
+        # S3 begins to answer before it has joined the parts: success can hold an error.
+        if b"<Error>" in reply.content:
+            raise _TransientError("the storage could not join the parts")
+
+    async def _put(
+        self, url: str, content: bytes | AsyncIterator[bytes], headers: dict[str, str]
+    ) -> httpx.Response:
         with _network_errors():
             reply = await self._http.put(url, content=content, headers=headers)
         if not reply.is_success:
             raise _refusal(reply.status_code, ErrorCode.UPLOAD_FAILED)
+        return reply
 
-    async def _repeat(self, attempt: Callable[[], Awaitable[None]], code: ErrorCode) -> None:
+    async def _repeat(self, attempt: Callable[[], Awaitable[object]], code: ErrorCode) -> None:
         """Tries until it works, with growing pauses; raises `code` after the last try."""
         tries = self._settings.transfer_tries
         for number in range(1, tries + 1):
@@ -169,10 +239,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
+async def _chunks(path: Path, span: range | None = None) -> AsyncIterator[bytes]:
+    """Yields a file's bytes, or those at the places of `span`."""
     with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+        left = path.stat().st_size if span is None else len(span)  # noqa: ASYNC240 - one call, on a local disk
+        file.seek(span.start if span is not None else 0)
+        while left and (chunk := await asyncio.to_thread(file.read, min(_CHUNK_BYTES, left))):
+            left -= len(chunk)
             yield chunk
+
+
+def _list_of_parts(etags: list[str]) -> bytes:
+    """Returns the parts as S3 wants them named."""
+    root = ElementTree.Element("CompleteMultipartUpload")
+    for number, etag in enumerate(etags, start=1):
+        part = ElementTree.SubElement(root, "Part")
+        ElementTree.SubElement(part, "PartNumber").text = str(number)
+        ElementTree.SubElement(part, "ETag").text = etag
+    return ElementTree.tostring(root)
 
 
 def _refusal(status: int, code: ErrorCode) -> Exception:

@@ -1,8 +1,8 @@
 """Measures one cold start in a process of its own: `python -m gpu_worker.benchmarks.cold --help`.
 
-Phases: interpreter and imports, the process group (and the device's context), weights from a folder with their
-bytes and rate, and the first restoration of a few frames, which chooses kernels and compiles. Prints one JSON line.
-Weights are random and written to the folder when it has none; `--forget` drops them from the page cache first.
+Phases: interpreter and imports, the device's context, weights from a folder with their bytes and rate, and the first
+restoration of a few frames, which chooses kernels and compiles. Prints one JSON line. Weights are random and written to
+the folder when it has none; `--forget` drops them from the page cache first. The tiny models have no files.
 """
 
 from __future__ import annotations
@@ -12,38 +12,47 @@ import json
 import os
 import sys
 import tempfile
-from dataclasses import replace
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from safetensors.torch import save_file
 
-from gpu_worker.benchmarks.material import frames
-from gpu_worker.engine.cold_start import ColdStart
-from gpu_worker.engine.pictures import Picture
-from gpu_worker.engine.planner import Work, plan
-from gpu_worker.engine.presets import PRESETS, Preset, load_networks
-from gpu_worker.engine.restorer import Restorer
-from gpu_worker.engine.seedvr2 import free_memory
-from gpu_worker.engine.shots import Look
+from gpu_worker.benchmarks.material import write_clip
+from gpu_worker.engine.job import EngineJob, SegmentSpan
+from gpu_worker.engine.presets import PRESETS, Preset
+from gpu_worker.engine.seedvr2 import SeedVR2Engine
+from gpu_worker.engine.work import run
 from gpu_worker.models.checkpoint import random_weights
 from gpu_worker.models.dit import NaDiT
 from gpu_worker.models.sources import VAE
 from gpu_worker.models.vae import VideoVAE
 
+_WARM_UP_FRAMES = 5
 
-def with_weights(preset: Preset) -> Preset:
-    """The preset, loading from files also where its weights are random."""
-    return preset if preset.weights else replace(preset, weights=preset.name)
+
+class Unheard:
+    """Events of a job that nobody waits for."""
+
+    is_cancelled = False
+
+    def frames(self, num_done: int) -> None:
+        """Nobody counts."""
+
+    def segment(self, span: SegmentSpan, path: Path) -> None:
+        """Nobody takes it away."""
+
+    def check(self) -> None:
+        """Nobody cancels."""
 
 
 def write_weights(preset: Preset, folder: Path, device: torch.device) -> None:
     """Writes a folder with random weights as `fetch_models` leaves one; what is there already stays."""
+    if preset.weights is None:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    name = with_weights(preset).weights
-    assert name is not None
-    transformer, vae = folder / f"{name}.safetensors", folder / f"{VAE}.safetensors"
+    transformer, vae = folder / f"{preset.weights}.safetensors", folder / f"{VAE}.safetensors"
     if not transformer.exists():
         network = random_weights(
             lambda: NaDiT(preset.transformer), seed=2, dtype=torch.bfloat16, device=device
@@ -67,28 +76,19 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def start(preset: Preset, folder: Path, device: torch.device, size: tuple[int, int]) -> ColdStart:
-    """Starts as a rank does, and notes the phases."""
-    cold = ColdStart()
-    cold.imported()
-    with cold.phase("group"), tempfile.TemporaryDirectory() as meeting:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{meeting}/group", rank=0, world_size=1)
-        dist.all_reduce(torch.zeros(1, device=device))
-        dist.destroy_process_group()
-    work = Work(model=preset.name, width=size[0], height=size[1])
-    chosen = plan(work, free_memory(device))
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    networks = load_networks(with_weights(preset), folder, device=device, dtype=dtype, cold=cold)
-    with cold.phase("warm up"), torch.inference_mode():
-        restorer = Restorer(networks, chosen)
-        pictures = (Picture(pixels, i) for i, pixels in enumerate(frames(*size, 5)))
-        look = Look(width=size[0], height=size[1], seed=0)
-        for _ in restorer.pictures(((picture, 0) for picture in pictures), look):
-            pass
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return cold
+def start(model: str, weights: Path, size: tuple[int, int]) -> Mapping[str, float]:
+    """Starts as a rank does and restores a few frames; returns the figures."""
+    engine = SeedVR2Engine(model=model, weights=weights)
+    width, height = size
+    started_at = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        clip = Path(name) / "clip.mp4"
+        write_clip(clip, width=width // 2, height=height // 2, num_frames=_WARM_UP_FRAMES)
+        job = EngineJob(source=clip, folder=Path(name), model=model, width=width, height=height)
+        run(job, engine, rank=0, world=1, events=Unheard())
+    seconds = time.perf_counter() - started_at
+    total = engine.cold_start["total_seconds"] + seconds
+    return {**engine.cold_start, "warm_up_seconds": round(seconds, 3), "total_seconds": round(total, 3)}
 
 
 def main() -> int:
@@ -98,16 +98,15 @@ def main() -> int:
     parser.add_argument(
         "--weights", type=Path, required=True, help="folder; random weights are written if empty"
     )
-    parser.add_argument("--device", required=True)
     parser.add_argument("--size", type=int, nargs=2, default=(1280, 720), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--forget", action="store_true", help="drop the weights from the page cache first")
     arguments = parser.parse_args()
-    preset, device = PRESETS[arguments.model], torch.device(arguments.device)
-    write_weights(preset, arguments.weights, device)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_weights(PRESETS[arguments.model], arguments.weights, device)
     if arguments.forget:
         forget(arguments.weights)
-    cold = start(preset, arguments.weights, device, (arguments.size[0], arguments.size[1]))
-    sys.stdout.write(json.dumps(cold.to_json()) + "\n")
+    figures = start(arguments.model, arguments.weights, (arguments.size[0], arguments.size[1]))
+    sys.stdout.write(json.dumps(figures) + "\n")
     return 0
 
 

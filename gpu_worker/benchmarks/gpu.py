@@ -18,41 +18,31 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from gpu_worker.benchmarks.cold import write_weights
+from gpu_worker.benchmarks.cold import Unheard, write_weights
 from gpu_worker.benchmarks.flops import decode_flops
 from gpu_worker.benchmarks.material import write_clip
 from gpu_worker.benchmarks.run import PEAK_FLOPS, Bench, Case, bench_vae_flops, denoiser, describe
-from gpu_worker.contract import ColorFix, Output
+from gpu_worker.contract import ColorFix
 from gpu_worker.diffusion.noise import chunk_noise
+from gpu_worker.engine import work
 from gpu_worker.engine.color import fix_color, quantize
-from gpu_worker.engine.cuts import number_shots
-from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.job import Done, EngineJob
 from gpu_worker.engine.memory import GIBIBYTE, Footprint
 from gpu_worker.engine.planner import DoesNotFit, Plan, Work, num_latents, plan
-from gpu_worker.engine.presets import PRESETS, Networks, load_networks
-from gpu_worker.engine.restorer import Restorer
-from gpu_worker.engine.seedvr2 import free_memory
-from gpu_worker.engine.segment_writer import SegmentWriter
-from gpu_worker.engine.shots import Look
-from gpu_worker.engine.video import VideoSource
+from gpu_worker.engine.presets import PRESETS
+from gpu_worker.engine.seedvr2 import SeedVR2Engine, free_memory
 from gpu_worker.models.vae_layers import Execution
-
-Item = TypeVar("Item")
 
 _SIZES: Final = ((1280, 720), (1920, 1088), (2560, 1440))
 _TINY_SIZES: Final = ((64, 48),)
@@ -74,7 +64,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whole:
-    """The engine on a file. `busy` are seconds by stage; with `simulated` several ranks were run in turn."""
+    """The engine on a file. `busy` are the slowest rank's seconds; with `simulated` the ranks ran in turn."""
 
     size: str
     num_gpus: int
@@ -83,6 +73,7 @@ class Whole:
     seconds: float
     frames_per_second: float
     busy: dict[str, float]
+    #: A sentence when decoding or encoding held up the networks; empty otherwise.
     bottleneck: str
     peak_gib: float | None
 
@@ -208,30 +199,28 @@ def _colors(bench: Bench) -> Callable[[], Tensor]:
     return lambda: quantize(fix_color(ours, plain, ColorFix.WAVELET)).cpu()
 
 
-def whole(
-    run: Run, size: tuple[int, int], chosen: Plan, networks: Networks, folder: Path, num_gpus: int
-) -> Whole:
-    """The engine from file to file: all of it on one GPU, or each rank's part in turn."""
+def whole(run: Run, size: tuple[int, int], engine: SeedVR2Engine, folder: Path, num_gpus: int) -> Whole:
+    """The engine from file to segments: all of them on one GPU, or each rank's in turn; the slowest rank counts."""
     clip = folder / f"{size[0]}x{size[1]}.mp4"
     if not clip.exists():
         width, height = (side // _SOURCE_SCALE // 2 * 2 for side in size)
         write_clip(clip, width=width, height=height, num_frames=run.clip_frames)
-    per_rank = -(-run.clip_frames // num_gpus)
-    slowest: tuple[float, dict[str, float]] | None = None
-    if run.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    # Ranks have parts of one length, so two tell what four would: the first, and the last, which decodes most.
-    for rank in sorted({0, num_gpus - 1}):
-        part = range(rank * per_rank, (rank + 1) * per_rank)
-        started_at = time.perf_counter()
-        busy = _restore_part(size, Restorer(networks, chosen), clip, part)
-        seconds = time.perf_counter() - started_at
-        # One thread does all: what is neither decoding nor encoding is the networks' time.
-        busy["networks"] = seconds - busy["decode"] - busy["encode"]
-        if slowest is None or seconds > slowest[0]:
-            slowest = seconds, busy
-    assert slowest is not None
-    seconds, busy = slowest
+    found: list[Done] = []
+    for rank in range(num_gpus):
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            job = EngineJob(
+                source=clip,
+                folder=Path(name),
+                model=run.model,
+                width=size[0],
+                height=size[1],
+                # Without a cut a segment is twice as long: every simulated rank gets one.
+                segment_frames=-(-run.clip_frames // (2 * _NUM_SIMULATED)),
+                memory_gib=run.memory_gib,
+            )
+            found.append(work.run(job, engine, rank=rank, world=num_gpus, events=Unheard()))
+    slowest = max(found, key=lambda done: done.seconds["total"])
+    seconds = slowest.seconds["total"]
     return Whole(
         size=f"{size[0]}x{size[1]}",
         num_gpus=num_gpus,
@@ -239,47 +228,17 @@ def whole(
         num_frames=run.clip_frames,
         seconds=seconds,
         frames_per_second=run.clip_frames / seconds,
-        busy=busy,
-        bottleneck=max(busy, key=lambda stage: busy[stage]),
-        peak_gib=torch.cuda.max_memory_allocated() / GIBIBYTE if run.device.type == "cuda" else None,
+        busy=slowest.seconds,
+        bottleneck=slowest.bottleneck,
+        peak_gib=slowest.peak_bytes / GIBIBYTE if run.device.type == "cuda" else None,
     )
-
-
-def _restore_part(size: tuple[int, int], restorer: Restorer, clip: Path, part: range) -> dict[str, float]:
-    """Decodes from the start, as every rank does, and restores and encodes the frames of one part.
-
-    Returns the seconds of decoding and encoding.
-    """
-    busy = {"decode": 0.0, "encode": 0.0}
-    look = Look(width=size[0], height=size[1], seed=1)
-    with closing(VideoSource(clip)) as source, tempfile.TemporaryDirectory() as folder:
-        result_format = ResultFormat.of(source, Output.H264, width=size[0], height=size[1])
-        frames = _timed(number_shots(source.pictures()), busy)
-        path = Path(folder) / f"part{result_format.segment_suffix}"
-        with closing(SegmentWriter(path, result_format)) as writer:
-            for pixels, ticks in restorer.pictures(islice(frames, part.start, part.stop), look):
-                writer.write(pixels, ticks)
-            writer.finish()
-            busy["encode"] = writer.busy_seconds
-    return busy
-
-
-def _timed(frames: Iterator[Item], busy: dict[str, float]) -> Iterator[Item]:
-    """Counts what decoding takes."""
-    while True:
-        started_at = time.perf_counter()
-        frame = next(frames, None)
-        busy["decode"] += time.perf_counter() - started_at
-        if frame is None:
-            return
-        yield frame
 
 
 def cold_starts(run: Run, folder: Path) -> dict[str, dict[str, float]]:
     """Starts in fresh processes: weights from the disk, then from the page cache; tiny ones only once."""
     command = [
         *(sys.executable, "-m", "gpu_worker.benchmarks.cold", "--model", run.model),
-        *("--weights", str(folder), "--device", run.device.type),
+        *("--weights", str(folder)),
         *("--size", str(run.sizes[0][0]), str(run.sizes[0][1])),
     ]
     write_weights(PRESETS[run.model], folder, run.device)
@@ -296,18 +255,15 @@ def measure(run: Run, weights: Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {"plans": {}, "stages": [], "whole": [], "left_out": {}}
     with tempfile.TemporaryDirectory(prefix="bench-gpu-") as name:
         folder = Path(name)
-        if weights is not None or run.device.type != "cuda" or _has_room(folder, run.model):
-            found["cold"] = cold_starts(run, weights or folder / "weights")
-        with torch.inference_mode():
-            plans = dict(_plans(run, found["left_out"]))
-            for size, chosen in plans.items():
-                found["plans"][f"{size[0]}x{size[1]}"] = asdict(chosen)
+        found["cold"] = cold_starts(run, weights or folder / "weights")
+        plans = dict(_plans(run, found["left_out"]))
+        for size, chosen in plans.items():
+            found["plans"][f"{size[0]}x{size[1]}"] = asdict(chosen)
+            with torch.inference_mode():
                 found["stages"] += stages(run, size, chosen)
-            networks = load_networks(_unpublished(run.model), None, device=run.device, dtype=run.dtype)
-            for size, chosen in plans.items():
-                found["whole"] += [
-                    whole(run, size, chosen, networks, folder, num) for num in (1, _NUM_SIMULATED)
-                ]
+        engine = SeedVR2Engine(model=run.model, weights=weights or folder / "weights")
+        for size in plans:
+            found["whole"] += [whole(run, size, engine, folder, num) for num in (1, _NUM_SIMULATED)]
     return found
 
 
@@ -317,16 +273,6 @@ def _plans(run: Run, left_out: dict[str, str]) -> Iterator[tuple[tuple[int, int]
             yield size, run.plan(size)
         except DoesNotFit as error:
             left_out[f"{size[0]}x{size[1]}"] = str(error)
-
-
-def _unpublished(model: str) -> Any:
-    """The preset with random weights: times do not depend on values."""
-    return replace(PRESETS[model], weights=None)
-
-
-def _has_room(folder: Path, model: str) -> bool:
-    needed = 2 * Footprint(model=model, width=16, height=16).weights.transformer
-    return shutil.disk_usage(folder).free > needed
 
 
 def report(run: Run, found: dict[str, Any]) -> str:
@@ -352,17 +298,17 @@ def report(run: Run, found: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| size | GPUs | frames | s | frames/s | decode s | networks s | encode s | longest | peak GiB |",
+        "| size | GPUs | frames | s | frames/s | decode s | networks s | encode s | peak GiB | held up by |",
     ]
-    lines.append("|---|---|---:|---:|---:|---:|---:|---:|---|---:|")
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
     for one in found["whole"]:
         gpus = f"{one.num_gpus}, simulated" if one.simulated else str(one.num_gpus)
-        busy = [f"{one.busy[stage]:.2f}" for stage in ("decode", "networks", "encode")]
+        busy = [f"{one.busy[stage]:.2f}" for stage in ("decode", "restore", "encode")]
         cells = (
             *(one.size, gpus, str(one.num_frames), f"{one.seconds:.2f}", f"{one.frames_per_second:.2f}"),
             *busy,
-            one.bottleneck,
             _number(one.peak_gib, ".1f"),
+            one.bottleneck or "nothing",
         )
         lines.append(f"| {' | '.join(cells)} |")
     for name, figures in found.get("cold", {}).items():
@@ -411,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--weights", type=Path, help="folder for the cold start; random ones are written if empty"
     )
     parser.add_argument(
-        "--clip-frames", type=int, default=249, help="of the whole engine's clip (default 249)"
+        "--clip-frames", type=int, default=480, help="of the whole engine's clip (default 480)"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
@@ -429,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
         sizes=_TINY_SIZES if options.tiny else _SIZES,
         device=torch.device("cuda" if torch.cuda.is_available() and not options.tiny else "cpu"),
         stage_frames=5 if options.tiny else 33,
-        clip_frames=9 if options.tiny else options.clip_frames,
+        clip_frames=16 if options.tiny else options.clip_frames,
         warmups=0 if options.tiny else 1,
         repeats=1 if options.tiny else options.repeats,
         memory_gib=1.0 if options.tiny else None,

@@ -5,26 +5,19 @@ It exists so that the whole way of a video runs on any machine; it is not SeedVR
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
-from gpu_worker.engine.alone import restore_alone
 from gpu_worker.engine.filters import Filter, FilterChain
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.job import EngineJob
-from gpu_worker.engine.lifeline import die_with_parent
 from gpu_worker.engine.pictures import Picture
-from gpu_worker.engine.report import OnFrame, Restored, report_to_worker
 from gpu_worker.engine.segments import Part, Role
 from gpu_worker.engine.video import VideoSource
 from gpu_worker.engine.work import Made
@@ -103,38 +96,3 @@ def _made(frame: VideoFrame, waiting: deque[tuple[Picture, Role]]) -> Iterator[M
     picture, role = waiting.popleft()
     if role is Role.OWN:
         yield Made(lambda: frame, picture.ticks, picture.alpha)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one restoration as the worker's child; returns 0 when it succeeded."""
-    options = _parser().parse_args(arguments)
-    if options.parent_pid is not None:
-        die_with_parent(options.parent_pid)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    job = EngineJob(
-        source=options.source,
-        folder=options.result.parent,
-        model="cpu",
-        width=options.res_w,
-        height=options.res_h,
-    )
-
-    def restore(on_frame: OnFrame) -> Restored:
-        _, joined = restore_alone(job, options.result, CpuEngine(), on_frame=on_frame)
-        return Restored(measured=joined.measured, num_audio_tracks_lost=joined.num_audio_tracks_lost)
-
-    return report_to_worker(restore)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m gpu_worker.engine.cpu", description=__doc__)
-    parser.add_argument("source", type=Path)
-    parser.add_argument("result", type=Path)
-    parser.add_argument("--res-w", type=int, required=True, help="width of the result in pixels, even")
-    parser.add_argument("--res-h", type=int, required=True, help="height of the result in pixels, even")
-    parser.add_argument("--parent-pid", type=int, help="die when this process, our parent, dies")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

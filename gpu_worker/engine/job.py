@@ -94,6 +94,53 @@ class Done(Document):
     peak_bytes: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinJob(Document):
+    """What is to be joined: all segments of a result, in order, and the source with its sound.
+
+    The result's name is `result` with the ending that its format has. `span_ticks` as in `Done`.
+    """
+
+    source: Path
+    result: Path
+    segments: tuple[str, ...]
+    width: int
+    height: int
+    output: Output
+    span_ticks: Frames | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the job as a JSON object."""
+        return {**Document.to_json(self), "source": str(self.source), "result": str(self.result)}
+
+    @classmethod
+    def from_json(cls, document: object) -> Self:
+        """Reads a job. Raises `ContractError`."""
+        if isinstance(document, Mapping):
+            paths = {name: Path(str(document.get(name))) for name in ("source", "result")}
+            document = {**document, **paths}
+        return cls(**cls.read_fields(document))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JoinReport(Document):
+    """The result as measured; the fields are those of the contract's `Manifest`."""
+
+    path: str
+    media_type: str
+    bit_depth: int
+    width: int
+    height: int
+    num_frames: int
+    frame_rate: str
+    duration_seconds: float
+    num_audio_tracks: int
+    num_audio_tracks_lost: int
+    num_subtitle_tracks: int
+    num_subtitle_tracks_lost: int
+    lost: tuple[str, ...]
+
+
 class Events(Protocol):
     """What an engine's job on one rank calls; all methods may be called from any thread."""
 

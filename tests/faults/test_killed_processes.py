@@ -110,10 +110,10 @@ def test_a_killed_restoring_process_is_tried_again(visitor: Visitor, site: Produ
     page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
     visitor.wait_for(page, "running")
     wait_until(
-        lambda: any("gpu_worker.engine" in p.command for p in descendants(site.process.pid)),
+        lambda: any("gpu_worker.rank" in p.command for p in descendants(site.process.pid)),
         seconds=20,
         otherwise=lambda: AssertionError("no restoring process"),
     )
-    kill(site, "gpu_worker.engine")
+    kill(site, "gpu_worker.rank")
     assert visitor.wait_for(page, *FINAL) == "succeeded"
     check_books(site, page, visitor)

@@ -225,10 +225,14 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(timeout=10)
 
-    def children(self) -> list[int]:
-        """Returns the process ids of engines that this worker runs."""
+    def ranks(self) -> list[int]:
+        """Returns the process ids of the ranks that this worker runs, itself or under torchrun."""
+        table = list(_processes())
+        launchers = {pid for pid, parent, name in table if parent == self.pid and "launch_ranks" in name}
         return [
-            pid for pid, parent, name in _processes() if parent == self.pid and "gpu_worker.engine" in name
+            pid
+            for pid, parent, name in table
+            if "gpu_worker.rank" in name and parent in {self.pid, *launchers}
         ]
 
 

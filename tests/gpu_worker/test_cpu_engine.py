@@ -271,10 +271,14 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
 def _peak_memory(name: str, folder: Path) -> int:
     """Returns the peak resident memory of one restoration in kB."""
     code = (
-        "import resource, sys; from gpu_worker.engine.cpu import main; assert main(sys.argv[1:]) == 0;"
+        "import resource, sys; from pathlib import Path; from gpu_worker.engine.alone import restore_alone;"
+        "from gpu_worker.engine.cpu import CpuEngine; from gpu_worker.engine.job import EngineJob;"
+        "source, result = map(Path, sys.argv[1:]);"
+        "job = EngineJob(source=source, folder=result.parent, model='', width=320, height=180);"
+        "restore_alone(job, result, CpuEngine());"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    arguments = [str(samples.path(name)), str(folder / "result.mp4"), "--res-w", "320", "--res-h", "180"]
+    arguments = [str(samples.path(name)), str(folder / "result.mp4")]
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return int(done.stdout.splitlines()[-1])

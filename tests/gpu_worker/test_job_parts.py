@@ -1,4 +1,4 @@
-"""The handler's parts by themselves: progress in order, scratch space, engine processes, settings."""
+"""The handler's parts by themselves: progress in order, scratch space, settings, fitness."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from gpu_worker.contract import Engine, ErrorCode, Stage, WorkerError
-from gpu_worker.engine_process import run_engine
+from gpu_worker.contract import Engine, Stage
 from gpu_worker.progress import ProgressReporter, sending
 from gpu_worker.scratch import Scratch
 from gpu_worker.settings import SettingsError, WorkerSettings
-from tests.gpu_worker.processes import REPOSITORY, is_running, until
+from tests.gpu_worker.processes import REPOSITORY
 
 
 class Wire:
@@ -53,7 +52,8 @@ async def test_progress_is_sent_in_order_rarely_and_to_the_last() -> None:
     assert wire.sent[-1] == (102, "uploading", 100)
     pauses = [later - earlier for earlier, later in zip(wire.sent_at, wire.sent_at[1:], strict=False)]
     assert all(pause > 0.09 for pause in pauses[:-1])
-    assert 3 <= len(wire.sent) <= 9
+    # However long it took: never more often than the pause allows, and one at each end.
+    assert 3 <= len(wire.sent) <= (wire.sent_at[-1] - wire.sent_at[0]) / 0.09 + 2
 
 
 async def test_the_end_does_not_wait_for_the_pause() -> None:
@@ -119,74 +119,6 @@ def test_leftovers_of_dead_workers_go_and_those_of_living_ones_stay(tmp_path: Pa
         other.kill()
     Scratch(tmp_path).close()
     assert list(tmp_path.glob("worker-*")) == []
-
-
-def engine(code: str) -> list[str]:
-    """Returns the command line of an engine that does what the code says."""
-    return [sys.executable, "-c", f"import json, os, signal, sys, time\n{code}"]
-
-
-REPORT = {
-    "width": 2,
-    "height": 2,
-    "num_frames": 1,
-    "frame_rate": "25",
-    "duration_seconds": 0.04,
-    "num_audio_tracks": 0,
-    "num_audio_tracks_lost": 0,
-}
-
-
-async def test_an_engine_reports_frames_and_its_result() -> None:
-    heard: list[int] = []
-    code = f"print('{{\"frames\": 3}}'); print('library noise'); print(json.dumps({{'report': {REPORT}}}))"
-    report = await run_engine(engine(code), heard.append)
-    assert (report.num_frames, heard) == (1, [3])
-
-
-@pytest.mark.parametrize(
-    ("code", "expected", "detail"),
-    [
-        (
-            "print(json.dumps({'error': {'code': 'out_of_disk', 'detail': 'full'}}))",
-            ErrorCode.OUT_OF_DISK,
-            "full",
-        ),
-        ("sys.exit('something broke')", ErrorCode.ENGINE_FAILED, "something broke"),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", ErrorCode.ENGINE_FAILED, "-11"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", ErrorCode.OUT_OF_MEMORY, "killed"),
-        ("pass", ErrorCode.ENGINE_FAILED, "0"),
-    ],
-)
-async def test_an_engine_that_ends_badly_has_a_code(code: str, expected: ErrorCode, detail: str) -> None:
-    with pytest.raises(WorkerError) as raised:
-        await run_engine(engine(code), lambda _: None)
-    assert raised.value.code is expected
-    assert detail in raised.value.detail
-
-
-async def test_an_engine_that_writes_endless_errors_does_not_block() -> None:
-    code = f"sys.stderr.write('x' * 10_000_000); print(json.dumps({{'report': {REPORT}}}))"
-    assert (await run_engine(engine(code), lambda _: None)).width == 2
-
-
-async def test_a_cancel_kills_the_engines_whole_group(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    code = (
-        "import subprocess\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}} ')\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "time.sleep(60)"
-    )
-    task = asyncio.create_task(run_engine(engine(code), lambda _: None))
-    await asyncio.to_thread(until, lambda: pids.exists() and pids.read_text().endswith(" "))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    leader, child = map(int, pids.read_text().split())
-    assert not is_running(leader)
-    await asyncio.to_thread(until, lambda: not is_running(child))
 
 
 def test_settings_have_defaults_and_read_the_environment() -> None:

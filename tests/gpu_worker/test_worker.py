@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -44,6 +45,35 @@ def request(storage: Storage, sample: str, **changes: Any) -> dict[str, Any]:
     return {**document, **changes}
 
 
+def with_segments(storage: Storage, *, frames: int, count: int) -> dict[str, Any]:
+    """Returns addresses for the segments of a job."""
+    names = [f"segments/{index:05d}" for index in range(count)]
+    return {
+        "frames": frames,
+        "journal_get": storage.url("segments/journal.json"),
+        "journal_put": storage.url("segments/journal.json"),
+        "put": [storage.url(name) for name in names],
+        "get": [storage.url(name) for name in names],
+    }
+
+
+def journal(storage: Storage) -> list[int]:
+    """Returns the numbers of the segments that the journal in storage lists."""
+    content = storage.objects.get("segments/journal.json")
+    return [] if content is None else [entry["index"] for entry in json.loads(content)["segments"]]
+
+
+def puts(storage: Storage) -> list[str]:
+    """Returns what was put into storage, in order."""
+    return [name for verb, name, _range in storage.requests if verb == "PUT"]
+
+
+def frames_of(content: bytes) -> list[bytes]:
+    """Returns a video's decoded frames."""
+    with av.open(io.BytesIO(content)) as video:
+        return [frame.to_ndarray().tobytes() for frame in video.decode(video=0)]
+
+
 def until_restoring(endpoint: EndpointProcess, job_id: str) -> None:
     """Waits until the job's engine has done a frame."""
     until(lambda: (endpoint.status(job_id).get("output") or {}).get("num_frames_done", 0) > 0, seconds=20)
@@ -76,39 +106,97 @@ def test_a_video_is_restored(own_endpoint: EndpointProcess, start_worker: Start,
     assert "topsecret" not in worker.log.read_text() + own_endpoint.log.read_text()
 
 
-def test_a_cancel_kills_the_engine_and_the_next_job_runs(
+def test_a_cancel_stops_the_work_and_the_next_job_runs_on_the_same_rank(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
     worker = start_worker(own_endpoint)
-    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=1280, res_h=720))
-    until_restoring(own_endpoint, job_id)
-    (engine,) = worker.children()
+    store = with_segments(storage, frames=60, count=10)
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=1280, res_h=720, segments=store))
+    until(lambda: journal(storage), seconds=20, what="a segment is finished")
+    (rank,) = worker.ranks()
     own_endpoint.http.post(f"/v2/local/cancel/{job_id}")
-    until(lambda: not is_running(engine), seconds=5, what="the engine is gone")
     until(
-        lambda: not list(worker.scratch.glob("worker-*/job-*")), seconds=5, what="the scratch space is empty"
+        lambda: not list(worker.scratch.glob("worker-*/job-*")), seconds=10, what="the scratch space is empty"
     )
     next_job = own_endpoint.run(request(storage, "pal_25.mp4"))
     assert own_endpoint.until_status(next_job)["status"] == "COMPLETED"
     assert own_endpoint.status(job_id)["status"] == "CANCELLED"
-    assert [put[1] for put in storage.requests if put[0] == "PUT"] == ["result.mp4", "manifest.json"]
+    assert worker.ranks() == [rank]
+    assert "manifest.json" in puts(storage)
+    assert puts(storage).count("result.mp4") == 1
 
 
-def test_a_killed_workers_job_is_finished_by_the_next(
+def test_a_killed_workers_job_goes_on_after_its_last_segment(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
     first = start_worker(own_endpoint, "first")
-    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=640, res_h=360))
-    until_restoring(own_endpoint, job_id)
-    (engine,) = first.children()
+    store = with_segments(storage, frames=60, count=10)
+    order = request(storage, "half_minute.mp4", res_w=640, res_h=360, num_frames=599, segments=store)
+    job_id = own_endpoint.run(order)
+    until(lambda: len(journal(storage)) >= 2, seconds=40, what="two segments are finished")
+    (rank,) = first.ranks()
     first.kill()
-    until(lambda: not is_running(engine), seconds=5, what="the engine died with its worker")
+    until(lambda: not is_running(rank), seconds=5, what="the rank died with its worker")
     assert list(first.scratch.glob("worker-*/job-*"))
+    kept = set(journal(storage))
     second = start_worker(own_endpoint, "second")
     document = own_endpoint.until_status(job_id, seconds=60)
     assert (document["status"], document["workerId"]) == ("COMPLETED", "second")
     assert len(list(second.scratch.glob("worker-*"))) == 1, "the killed worker's files are removed"
     assert own_endpoint.http.get("/v2/local/health").json()["jobs"]["retried"] == 1
+
+    manifest = Manifest.from_json(document["output"])
+    assert manifest.segments_reused == len(kept)
+    made_again = [
+        name for name in puts(storage) if name.startswith("segments/0") and puts(storage).count(name) > 1
+    ]
+    assert len(set(made_again)) <= 1, "a lost machine costs at most one segment"
+    with av.open(io.BytesIO(storage.objects["result.mp4"])) as result:
+        assert result.streams.video[0].frames == manifest.num_frames == 599
+
+    # The same order made at once has the same frames: nobody sees where the first worker died.
+    storage.objects.pop("segments/journal.json")
+    resumed = storage.objects["result.mp4"]
+    again = own_endpoint.until_status(own_endpoint.run(order), seconds=60)
+    assert Manifest.from_json(again["output"]).segments_reused == 0
+    assert frames_of(storage.objects["result.mp4"]) == frames_of(resumed)
+
+
+def test_a_killed_rank_ends_its_job_and_the_next_attempt_goes_on(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint)
+    store = with_segments(storage, frames=60, count=10)
+    order = request(storage, "half_minute.mp4", num_frames=599, segments=store)
+    job_id = own_endpoint.run(order)
+    until(lambda: journal(storage), seconds=30, what="a segment is finished")
+    (rank,) = worker.ranks()
+    os.kill(rank, signal.SIGKILL)
+    document = own_endpoint.until_status(job_id)
+    assert parse_error(document["error"])[0] is ErrorCode.OUT_OF_MEMORY
+    # What storage holds is not believed: one segment is another's, one is cut off.
+    storage.objects["segments/00000"] = storage.objects["segments/00000"][:-1]
+    document = own_endpoint.until_status(own_endpoint.run({**order, "attempt_id": "attempt-2"}), seconds=60)
+    manifest = Manifest.from_json(document["output"])
+    assert manifest.num_frames == 599
+    assert manifest.segments_reused == len(set(journal(storage))) - manifest.segments_made
+    assert puts(storage).count("segments/00000") == 2
+    assert worker.ranks() != [rank]
+
+
+def test_segments_of_other_settings_are_not_used_and_a_store_that_is_away_is_not_needed(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    start_worker(own_endpoint)
+    order = request(storage, "pal_25.mp4", segments=with_segments(storage, frames=8, count=6))
+    for changes, reused in [({}, False), ({}, True), ({"res_w": 160}, False)]:
+        done = own_endpoint.until_status(own_endpoint.run({**order, **changes}))
+        manifest = Manifest.from_json(done["output"])
+        assert (manifest.segments_reused > 0) is reused
+    nowhere = "http://127.0.0.1:1/segment?X-Signature=topsecret"
+    away = {**order["segments"], "put": [nowhere] * 6, "get": [nowhere] * 6}
+    done = own_endpoint.until_status(own_endpoint.run({**order, "res_h": 90, "segments": away}))
+    assert done["status"] == "COMPLETED", done
 
 
 def test_a_job_survives_a_restart_of_the_endpoint(
@@ -184,4 +272,4 @@ def test_a_setting_that_cannot_be_used_is_a_clear_error() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "WORKER_ENGINE is 'quantum'; accepted here are cpu" in done.stderr
+    assert "WORKER_ENGINE is 'quantum'; accepted here are cpu, seedvr2" in done.stderr

@@ -17,6 +17,7 @@ PASSWORD = "correct horse battery"
 #: A quarter of a mebibyte: a small file has several parts then.
 PART_BYTES = 2**18
 _numbers = itertools.count(1)
+_IS_OURS = re.compile(r"^script: |Content Security Policy|Permissions-Policy")
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +113,8 @@ def newcomer(browser: Browser, site: Product, mails: Mailbox) -> Iterator[Person
     person = Person(context, site, mails)
     yield person
     context.close()
+    # Whatever a journey provokes: no script fails, and nothing tries what the pages' policy forbids.
+    assert [problem for problem in person.problems if _IS_OURS.search(problem)] == []
 
 
 @pytest.fixture
