@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import sys
@@ -18,6 +19,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import av
 
@@ -27,6 +29,21 @@ from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.pictures import Pixels
 from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.video import VideoSource
+
+#: What one frame's encoding, conversion included, takes of a core for each 10^6 pixels, the most of 720p and 1080p:
+#: docs/benchmarks/encoders_cpu_2026-11-24.md. x264 on quiet pictures takes half as much.
+CORE_SECONDS_PER_MEGAPIXEL: Final = {
+    Output.H264: 0.04,
+    Output.H265: 0.29,
+    Output.PRORES: 0.12,
+    Output.PNG: 0.07,
+}
+
+
+def encoder_cores(output: Output, width: int, height: int, frames_per_second: float) -> int:
+    """CPU cores that an encoder needs to keep up with so many frames per second; at least 1."""
+    seconds_per_frame = CORE_SECONDS_PER_MEGAPIXEL[output] * width * height / 1e6
+    return max(1, math.ceil(seconds_per_frame * frames_per_second))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,10 +30,11 @@ import torch
 from torch import Tensor
 
 from gpu_worker.benchmarks.cold import Unheard, write_weights
+from gpu_worker.benchmarks.encoders import encoder_cores
 from gpu_worker.benchmarks.flops import decode_flops
 from gpu_worker.benchmarks.material import write_clip
 from gpu_worker.benchmarks.run import PEAK_FLOPS, Bench, Case, bench_vae_flops, denoiser, describe
-from gpu_worker.contract import ColorFix
+from gpu_worker.contract import ColorFix, Output
 from gpu_worker.diffusion.noise import chunk_noise
 from gpu_worker.engine import work
 from gpu_worker.engine.color import fix_color, quantize
@@ -76,6 +77,8 @@ class Whole:
     #: A sentence when decoding or encoding held up the networks; empty otherwise.
     bottleneck: str
     peak_gib: float | None
+    #: CPU cores that encoding takes at this speed, for each output.
+    encoder_cores: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +234,9 @@ def whole(run: Run, size: tuple[int, int], engine: SeedVR2Engine, folder: Path, 
         busy=slowest.seconds,
         bottleneck=slowest.bottleneck,
         peak_gib=slowest.peak_bytes / GIBIBYTE if run.device.type == "cuda" else None,
+        encoder_cores={
+            output.value: encoder_cores(output, *size, run.clip_frames / seconds) for output in Output
+        },
     )
 
 
@@ -300,13 +306,14 @@ def report(run: Run, found: dict[str, Any]) -> str:
         "",
         "| size | GPUs | frames | s | frames/s | decode s | networks s | encode s | peak GiB | held up by |",
     ]
-    lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    lines.append("|---|---|---:|---:|---:|---:|---:|---:|---|---:|---|")
     for one in found["whole"]:
         gpus = f"{one.num_gpus}, simulated" if one.simulated else str(one.num_gpus)
         busy = [f"{one.busy[stage]:.2f}" for stage in ("decode", "restore", "encode")]
         cells = (
             *(one.size, gpus, str(one.num_frames), f"{one.seconds:.2f}", f"{one.frames_per_second:.2f}"),
             *busy,
+            f"{one.encoder_cores['h264']}/{one.encoder_cores['h265']}",
             _number(one.peak_gib, ".1f"),
             one.bottleneck or "nothing",
         )

@@ -16,6 +16,7 @@ import pytest
 
 from gpu_worker.contract import RestoreRequest
 from gpu_worker.scratch import Scratch
+from gpu_worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "gpu_worker/Dockerfile").read_text()
@@ -109,6 +110,16 @@ def test_the_image_is_not_root_and_its_worker_is_process_1() -> None:
         assert base in ("packages", "weights-${WEIGHTS}") or re.fullmatch(
             r"nvidia/cuda:13\.0\.\d+-\w+-ubuntu24\.04", base
         )
+
+
+def test_variables_of_the_image_and_the_hub_are_ones_that_the_worker_reads() -> None:
+    read = set(re.findall(r'"(WORKER_[A-Z_]+)"', (ROOT / "gpu_worker/settings.py").read_text()))
+    hub, tests = (json.loads((ROOT / f".runpod/{name}.json").read_text()) for name in ("hub", "tests"))
+    named = {entry["key"] for entry in [*hub["config"]["env"], *tests["config"]["env"]]}
+    named |= {key for preset in hub["config"]["presets"] for key in preset["defaults"]}
+    named |= set(re.findall(r"(WORKER_[A-Z_]+)=", DOCKERFILE))
+    assert named <= read
+    WorkerSettings.from_environment({entry["key"]: entry["value"] for entry in tests["config"]["env"]})
 
 
 def test_the_hubs_files_follow_its_schema(hub_schemas: dict[str, Any], tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """How many cores encoding needs, and how that is measured."""
 
-from gpu_worker.benchmarks.encoders import measure, report
+from gpu_worker.benchmarks.encoders import encoder_cores, measure, report
 from gpu_worker.contract import Output
-from gpu_worker.engine.capacity import encoder_cores
 
 
 def test_cores_grow_with_pixels_and_rate_and_are_never_none() -> None:
