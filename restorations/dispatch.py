@@ -12,9 +12,18 @@ from django.core.cache import cache
 from django.urls import reverse
 from django.utils import timezone
 
-from gpu_worker.contract import ColorFix, ErrorCode, Model, Output, RestoreRequest, parse_error
+from gpu_worker.contract import (
+    ColorFix,
+    ErrorCode,
+    Model,
+    Output,
+    RestoreRequest,
+    ResultParts,
+    parse_error,
+)
 from restorations import lifecycle, objects, runpod, segments, watching
 from restorations.models import Attempt
+from restorations.quotes import expected_bytes
 from restorations.runpod import JobState, JobStatus
 
 logger = logging.getLogger(__name__)
@@ -46,6 +55,10 @@ def dispatch(restoration_id: UUID | str) -> None:
             execution_seconds=lifecycle.execution_seconds(restoration),
             ttl_seconds=lifecycle.ttl_seconds(restoration),
         )
+    except objects.StorageUnavailable as exc:
+        # Before anything was sent: the addresses of a large result could not be made.
+        logger.warning("storage unavailable attempt=%s reason=%s", attempt.contract_id, exc)
+        lifecycle.attempt_not_taken(attempt, seconds=15)
     except runpod.NotTaken as exc:
         logger.warning("attempt not taken attempt=%s reason=%s", attempt.contract_id, exc)
         lifecycle.attempt_not_taken(attempt, seconds=exc.retry_after or 10)
@@ -68,6 +81,7 @@ def _request(attempt: Attempt) -> RestoreRequest:
         attempt_id=attempt.contract_id,
         source_url=objects.for_worker(source),
         source_bytes=video.size_bytes,
+        source_sha256=video.sha256 or None,
         result_url=objects.for_worker(results),
         manifest_url=objects.for_worker(manifests),
         model=Model(restoration.model),
@@ -80,6 +94,18 @@ def _request(attempt: Attempt) -> RestoreRequest:
         color_fix=ColorFix(restoration.color_fix),
         output=Output(restoration.output),
         segments=segments.store_for(restoration),
+        result_parts=_result_parts(attempt),
+    )
+
+
+def _result_parts(attempt: Attempt) -> ResultParts | None:
+    """Returns where a result goes that may be too large for one PUT: room for three times what is expected."""
+    likely = 3 * expected_bytes(attempt.restoration)
+    if likely <= objects.MAX_PUT_BYTES:
+        return None
+    upload = objects.worker_multipart(attempt.result_key, num_bytes=likely)
+    return ResultParts(
+        part_bytes=upload.part_bytes, put=tuple(upload.part_urls), complete=upload.complete_url
     )
 
 

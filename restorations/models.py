@@ -110,6 +110,11 @@ class Video(TenantModel):
     file_name = models.CharField(_("file name"), max_length=255)
     size_bytes = models.BigIntegerField(_("bytes"))
     storage_key = models.CharField(_("storage key"), max_length=255)
+    sha256 = models.CharField(
+        _("SHA-256"), max_length=64, blank=True, help_text=_("Of the file; empty until it was computed.")
+    )
+    #: When the checksum was last asked for, so that a lost ring is rung again; None when there is nothing to compute.
+    hash_wanted_at = models.DateTimeField(null=True, blank=True, editable=False)
     poster_key = models.CharField(_("poster"), max_length=255, blank=True)
     proxy_key = models.CharField(
         _("proxy"),
@@ -156,6 +161,8 @@ class Video(TenantModel):
         indexes = [
             # The workspace's page, newest first.
             models.Index(fields=["workspace", "-created_at"], name="video_newest_in_workspace"),
+            # The same file uploaded again.
+            models.Index(fields=["workspace", "sha256"], name="video_by_content"),
         ]
 
     def __str__(self) -> str:
@@ -261,6 +268,12 @@ class Restoration(Recipe, TenantModel):
 
     error_code = models.CharField(
         _("error"), max_length=40, blank=True, choices=[(c.value, c.value) for c in ErrorCode]
+    )
+    revision = models.CharField(
+        _("revision"),
+        max_length=60,
+        blank=True,
+        help_text=_("Of the engine and its weights, when it was ordered."),
     )
     engine = models.CharField(
         _("engine"), max_length=10, blank=True, choices=[(e.value, e.value) for e in Engine]

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 
 from gpu_worker.contract import Engine
-from restorations import lifecycle, objects
+from restorations import lifecycle, objects, reuse
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.forms import RestorationForm
@@ -29,6 +29,7 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
         "form": form,
         "quotes": quotes,
         "quote": next((offer for offer in quotes if offer.preset == options.preset), None),
+        "same": reuse.find(video, options) if is_ready else None,
         "saved_settings": SavedSettings.objects.for_workspace(video.workspace),
         "rejection_sentence": Rejection(video.rejection).label if video.rejection else "",
     }

@@ -105,6 +105,13 @@ def _seconds(engine: Engine, model: Model, output: Output, gpus: int, pixels: in
     return round(seconds_before + seconds) + 1
 
 
+def expected_bytes(restoration: Restoration) -> int:
+    """Returns how large an order's result will be, more or less."""
+    pixels = restoration.res_w * restoration.res_h * restoration.num_frames
+    is_deep = restoration.video.bit_depth > 8
+    return round(pixels * _bytes_a_pixel(Output(restoration.output), is_deep=is_deep))
+
+
 def _bytes_a_pixel(output: Output, *, is_deep: bool) -> float:
     return _BYTES_A_PIXEL[output] * (_DEEP_PNG if output is Output.PNG and is_deep else 1)
 

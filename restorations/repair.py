@@ -100,6 +100,10 @@ def _ring_again() -> None:
         # The next ring comes as late as this one, should the encoder be killed by this result.
         Restoration.objects.filter(pk=restoration.pk).update(proxy_wanted_at=now)
         ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
+    for video in Video.objects.present().filter(hash_wanted_at__lt=now - PROXY_LOST):
+        # As with proxies: the next ring comes as late as this one.
+        Video.objects.filter(pk=video.pk).update(hash_wanted_at=now)
+        ring(Doorbell.HASH_SOURCE, video_id=video.pk)
     for export in DataExport.objects.unfinished().filter(created_at__lt=now - RING_LOST):
         ring(Doorbell.BUILD_EXPORT, export_id=export.pk)
     stuck = Video.objects.present().filter(status=Video.Status.INSPECTING)

@@ -21,6 +21,7 @@ from restorations import (
     result_proxies,
     retention,
     runpod,
+    uploads,
 )
 from restorations.repair import repair as run_repairs
 
@@ -79,6 +80,18 @@ def enforce_retention() -> None:
 def inspect_video(*, video_id: str) -> None:
     """Looks into an uploaded file."""
     inspection.inspect(video_id)
+
+
+@shared_task(
+    time_limit=_ENCODING,
+    autoretry_for=(objects.StorageUnavailable,),
+    retry_backoff=10,
+    retry_backoff_max=300,
+    max_retries=5,
+)
+def hash_source(*, video_id: str) -> None:
+    """Computes the checksum of an uploaded file."""
+    uploads.hash_source(video_id)
 
 
 @shared_task(time_limit=_ENCODING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from pathlib import PurePath
 from typing import IO
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -103,8 +104,13 @@ def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
     if arrived != upload.size_bytes:
         objects.delete([upload.storage_key])
         raise UploadRefused(_("The file did not arrive whole. Please upload it again."))
-    return _make_video(
-        upload.workspace, upload.created_by, upload.file_name, upload.storage_key, arrived, upload
+    return make_video(
+        workspace=upload.workspace,
+        user=upload.created_by,
+        file_name=upload.file_name,
+        key=upload.storage_key,
+        size_bytes=arrived,
+        upload=upload,
     )
 
 
@@ -122,19 +128,36 @@ def receive(
     _check_size(size_bytes, settings.UPLOAD_MAX_BYTES_SINGLE)
     key = _source_key(workspace, file_name)
     saved = objects.save(key, content)
-    return _make_video(workspace, user, file_name, key, saved.size_bytes, None)
+    return make_video(
+        workspace=workspace,
+        user=user,
+        file_name=file_name,
+        key=key,
+        size_bytes=saved.size_bytes,
+        sha256=saved.sha256,
+    )
 
 
 @transaction.atomic
-def _make_video(
-    workspace: Workspace, user: User | None, file_name: str, key: str, size_bytes: int, upload: Upload | None
+def make_video(
+    *,
+    workspace: Workspace,
+    user: User | None,
+    file_name: str,
+    key: str,
+    size_bytes: int,
+    sha256: str = "",
+    upload: Upload | None = None,
 ) -> Video:
+    """Makes the video of a stored file and rings for its inspection, and for its checksum where nobody has it yet."""
     values = {
         "workspace": workspace,
         "created_by": user,
         "file_name": file_name,
         "storage_key": key,
         "size_bytes": size_bytes,
+        "sha256": sha256,
+        "hash_wanted_at": None if sha256 else timezone.now(),
     }
     if upload is None:
         video = Video.objects.create(**values)
@@ -142,8 +165,25 @@ def _make_video(
         # Two completions at once: the unique `upload` lets one of them make the row.
         video, _created = Video.objects.get_or_create(upload=upload, defaults=values)
     ring(Doorbell.INSPECT_VIDEO, video_id=video.pk)
+    if not video.sha256:
+        ring(Doorbell.HASH_SOURCE, video_id=video.pk)
     notifications.video_changed(video)
     return video
+
+
+def hash_source(video_id: UUID | str) -> None:
+    """Computes a source's SHA-256 where it did not pass the site: parts go past it, in any order.
+
+    Raises `objects.StorageUnavailable`.
+    """
+    video = Video.objects.present().filter(pk=video_id, hash_wanted_at__isnull=False).first()
+    if video is None:
+        return
+    try:
+        values = {"sha256": objects.sha256(video.storage_key)}
+    except objects.ObjectMissing:
+        values = {}
+    Video.objects.filter(pk=video.pk).update(hash_wanted_at=None, **values)
 
 
 def _checked_name(file_name: str) -> str:

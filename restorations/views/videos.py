@@ -134,12 +134,21 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
             form.add_error(None, exc.spending.sentence)
         except PriceChanged:
             form.add_error(None, _("This price has changed. Please look at the new one before you start."))
+        except submission.AlreadyRestored as exc:
+            messages.info(request, _already_there(exc.restoration))
+            return go_to(request, exc.restoration.get_absolute_url())
         except submission.NotRestorable as exc:
             form.add_error(None, str(exc))
         else:
             return go_to(request, restoration.get_absolute_url())
     context = video_context(video, form) | {"restorations": []}
     return render_fragment(request, "restorations/video_detail.html", "quote", context, status=422)
+
+
+def _already_there(restoration: Restoration) -> str:
+    if restoration.is_active:
+        return _("This is being restored already. Nothing was charged a second time.")
+    return _("You already have this result. Nothing was charged.")
 
 
 @require_POST

@@ -171,6 +171,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "restorations.tasks.make_proxy": {"queue": "encoding"},
     "restorations.tasks.make_result_proxy": {"queue": "encoding"},
+    "restorations.tasks.hash_source": {"queue": "encoding"},
 }
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -317,6 +318,8 @@ UPLOAD_MAX_BYTES_SINGLE = env.integer("UPLOAD_MAX_BYTES_SINGLE", 500 * 2**20, lo
 
 #: What the endpoint runs: "seedvr2" on H100s, or "cpu" for the preview engine. Pages say which.
 RESTORATION_ENGINE = env.choice("RESTORATION_ENGINE", "cpu", ("cpu", "seedvr2"))
+#: Changes when the engine or its weights change what results look like: older results are not the same any more then.
+ENGINE_REVISION = env.text("ENGINE_REVISION", "1")
 RUNPOD_BASE_URL = env.text("RUNPOD_BASE_URL", "https://api.runpod.ai/v2").rstrip("/")
 RUNPOD_ENDPOINT_ID = env.text("RUNPOD_ENDPOINT_ID", "")
 RUNPOD_API_KEY = env.text("RUNPOD_API_KEY", "")

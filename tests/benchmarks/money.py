@@ -42,9 +42,9 @@ def _orders() -> float:
     video, user = VideoFactory(), UserFactory()
     ledger.grant(workspace=video.workspace, credits=10_000, key="bench")
 
-    def order(_number: int) -> None:
+    def order(number: int) -> None:
         with scope.inside(video.workspace):
-            submission.submit(video=video, user=user, options=Options(preset="720p"))
+            submission.submit(video=video, user=user, options=Options(preset="720p", seed=number))
         connection.close()
 
     started_at = time.monotonic()

@@ -46,8 +46,9 @@ def test_the_page_shows_the_price_that_is_charged(alice_client, video):
 
 
 def test_a_seed_is_drawn_and_another_is_kept(alice_client, video):
+    other = VideoFactory(workspace=video.workspace)
     restore(alice_client, video)
-    restore(alice_client, video)
+    restore(alice_client, other)
     restore(alice_client, video, seed="7")
     seeds = list(Restoration.objects.order_by("created_at").values_list("seed", flat=True))
     assert seeds[0] != seeds[1]
