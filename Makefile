@@ -52,6 +52,11 @@ fuzz: $(DEV) ## Have mutated files inspected: FUZZ_FILES=2000 FUZZ_SEED=1
 	@FUZZ_FILES=$(FUZZ_FILES) FUZZ_SEED=$(FUZZ_SEED) FUZZ_REPORT=var/fuzz.txt $(BIN)/python -m pytest -q -n 0 --timeout 0 \
 		tests/restorations/test_hostile_files.py -k test_mutations && cat var/fuzz.txt
 
+.PHONY: faults
+faults: $(DEV) ## Kill a process at every statement of a job's way, on both databases (takes minutes)
+	FAULTS=1 $(BIN)/python -m pytest tests/faults
+	FAULTS=1 $(BIN)/python -m pytest tests/faults -m both_databases --postgres
+
 .PHONY: bench
 bench: $(DEV) ## Measure what users wait for
 	@$(BIN)/python -m tests.benchmarks

@@ -37,6 +37,10 @@ _NOTED: Final = (
     *("runpod_status", "last_seen_at", "worker_id", "delay_ms", "execution_ms"),
     *("next_look_at", "look_pause"),
 )
+#: What the endpoint calls a job that it will not work on any more.
+_OVER: Final = frozenset(
+    state.value for state in JobState if state not in (JobState.IN_QUEUE, JobState.IN_PROGRESS)
+)
 _PAUSE_KEY: Final = "endpoint:status-pause"
 RESULT_MAX_BYTES: Final = 2**40
 MANIFEST_MAX_BYTES: Final = 2**16
@@ -175,8 +179,27 @@ def apply_status(attempt: Attempt, status: JobStatus) -> None:
             lifecycle.settle(attempt, otherwise=code_now, detail="the endpoint does not know the job")
 
 
+def check_result(attempt_id: int | str) -> None:
+    """Hashes the result of one attempt, however large, and ends the attempt by it."""
+    waiting = Attempt.objects.filter(pk=attempt_id, status__in=Attempt.OPEN)
+    attempt = waiting.select_related("restoration__workspace").first()
+    if attempt is None:
+        return
+    is_over = attempt.runpod_status in _OVER or attempt.deadline_at < timezone.now()
+    lifecycle.settle(
+        attempt,
+        otherwise=ErrorCode.RESULT_MISSING if is_over else None,
+        detail="the result is not the one that the manifest describes",
+        is_patient=True,
+    )
+
+
 def _note(attempt: Attempt, status: JobStatus) -> None:
     """Sets, without saving, what the endpoint said, for operators and for the cost."""
+    if attempt.worker_id and status.worker_id not in ("", attempt.worker_id):
+        # Another machine took the job over and counts its reports from the beginning.
+        attempt.progress_sequence = -1
+        Attempt.objects.filter(pk=attempt.pk).update(progress_sequence=-1)
     attempt.runpod_status = status.state.value
     attempt.last_seen_at = timezone.now()
     attempt.worker_id = status.worker_id or attempt.worker_id

@@ -21,6 +21,7 @@ class Doorbell(enum.StrEnum):
     MAKE_RESULT_PROXY = "restorations.tasks.make_result_proxy"
     DISPATCH = "restorations.tasks.dispatch_restoration"
     CHECK_ATTEMPT = "restorations.tasks.check_attempt"
+    CHECK_RESULT = "restorations.tasks.check_result"
     CANCEL_ATTEMPT = "restorations.tasks.cancel_attempt"
     KEEP_PARTIAL = "restorations.tasks.keep_partial"
     MAIL_FINISH = "restorations.tasks.mail_finish"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -23,12 +23,15 @@ from billing import ledger
 from billing.price_tables import gpu_microdollars_a_second
 from billing.pricing import undelivered_credits
 from gpu_worker.contract import ContractError, ErrorCode, Manifest, Progress
-from restorations import notifications, objects
+from restorations import notifications, results
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Attempt, Restoration, RestorationEvent
 from restorations.quotes import price_of_result
 
 logger = logging.getLogger(__name__)
+
+#: An attempt that was not taken is sent again after at most so long, whatever the endpoint wishes.
+LONGEST_PAUSE: Final = timedelta(minutes=5)
 
 Status = Restoration.Status
 Kind = RestorationEvent.Kind
@@ -228,7 +231,9 @@ def attempt_accepted(attempt: Attempt, runpod_id: str) -> None:
 def attempt_not_taken(attempt: Attempt, *, seconds: float) -> None:
     """Keeps an attempt that does not run, to be sent again after a while."""
     _move_attempt(
-        attempt, Attempt.Status.REFUSED, next_try_at=timezone.now() + timedelta(seconds=min(seconds, 300))
+        attempt,
+        Attempt.Status.REFUSED,
+        next_try_at=timezone.now() + min(timedelta(seconds=seconds), LONGEST_PAUSE),
     )
 
 
@@ -293,28 +298,19 @@ def _read_progress(attempt: Attempt, progress: object) -> Progress | None:
     return report if report.attempt_id == attempt.contract_id else None
 
 
-def read_manifest(attempt: Attempt) -> Manifest | None:
-    """Returns the manifest that proves an attempt's result; None unless both are in storage and fit."""
-    try:
-        manifest = Manifest.from_json(objects.read_json(attempt.manifest_key))
-        stored = objects.size(attempt.result_key)
-    except objects.ObjectMissing:
-        return None
-    except (ContractError, ValueError) as exc:
-        logger.warning("unreadable manifest attempt=%s error=%s", attempt.pk, exc)
-        return None
-    if manifest.attempt_id != attempt.contract_id or manifest.result_bytes != stored:
-        logger.warning("manifest does not fit attempt=%s bytes=%s", attempt.pk, stored)
-        return None
-    return manifest
+def settle(
+    attempt: Attempt, *, otherwise: ErrorCode | None, detail: str = "", is_patient: bool = False
+) -> bool:
+    """Ends an attempt by what storage holds: with a proven result it succeeded, without it failed by `otherwise`.
 
-
-def settle(attempt: Attempt, *, otherwise: ErrorCode | None, detail: str = "") -> bool:
-    """Ends an attempt by what storage holds: with its manifest it succeeded, without it failed by `otherwise`.
-
-    With no code to fail by, an attempt without manifest is left as it is. Returns whether it ended.
+    With no code to fail by, an attempt without result is left as it is. Only a patient caller waits until a large
+    result is hashed; for the others a task does it. Returns whether the attempt ended.
     """
-    manifest = read_manifest(attempt)
+    try:
+        manifest = results.proven(attempt, is_patient=is_patient)
+    except results.NotCheckedYet:
+        ring(Doorbell.CHECK_RESULT, attempt_id=attempt.pk)
+        return False
     if manifest is not None:
         return _succeed(attempt, manifest)
     return otherwise is not None and _attempt_failed(attempt, otherwise, detail)

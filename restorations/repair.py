@@ -7,16 +7,18 @@ costs time and nothing else. No restoration stays in a state longer than that st
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
+from django.core.cache import cache
 from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import DataExport
-from gpu_worker.contract import ErrorCode
-from restorations import dispatch, lifecycle, partial
+from gpu_worker.contract import ErrorCode, Stage
+from restorations import dispatch, lifecycle, objects, partial, watching
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Attempt, Restoration, Video
 
@@ -31,14 +33,30 @@ PARTIAL_LOST: Final = timedelta(minutes=30)
 INSPECTION_LOST: Final = timedelta(minutes=15)
 #: Encoders have half an hour, and others may wait before this one.
 PROXY_LOST: Final = timedelta(hours=1)
+#: An order at the endpoint always has an open attempt; the moment between two statements is far shorter.
+FORSAKEN: Final = timedelta(minutes=2)
 
 
 def repair() -> None:
-    """Runs every repair once."""
-    _give_up_lost_senders()
-    _end_overdue_attempts()
-    _fail_overdue_queue()
-    _ring_again()
+    """Runs every repair once; one that goes wrong does not keep the others from running."""
+    for part in (
+        _give_up_lost_senders,
+        _end_overdue_attempts,
+        _settle_unannounced,
+        _fail_overdue_queue,
+        _end_forsaken,
+        _undo_clock_jumps,
+        _ring_again,
+    ):
+        _safely(part)
+
+
+def _safely(work: Callable[..., object], *arguments: object) -> None:
+    try:
+        work(*arguments)
+    except Exception:
+        # Storage that is away, one broken row: the next run meets it again.
+        logger.exception("repair failed part=%s of=%s", work.__name__, arguments)
 
 
 def _give_up_lost_senders() -> None:
@@ -46,22 +64,69 @@ def _give_up_lost_senders() -> None:
     lost = Attempt.objects.filter(status=Attempt.Status.SENDING, created_at__lt=limit)
     # With its sender dead, an attempt may have been sent or not: as when the answer was lost.
     for attempt in lost.select_related("restoration__workspace"):
-        lifecycle.attempt_answer_lost(attempt)
+        _safely(lifecycle.attempt_answer_lost, attempt)
 
 
 def _end_overdue_attempts() -> None:
     waiting = Q(status__in=(Attempt.Status.IN_FLIGHT, Attempt.Status.UNKNOWN), deadline_at__lt=timezone.now())
     for attempt in Attempt.objects.filter(waiting).select_related("restoration__workspace"):
-        if (
-            lifecycle.settle(attempt, otherwise=ErrorCode.EXPIRED, detail="past its deadline")
-            and attempt.runpod_id
-        ):
-            Attempt.objects.filter(pk=attempt.pk).update(cancel_wanted=True)
+        _safely(_end_overdue, attempt)
     # An attempt whose answer was lost is settled by its manifest as soon as that arrives.
-    for attempt in Attempt.objects.filter(status=Attempt.Status.UNKNOWN).select_related(
-        "restoration__workspace"
-    ):
-        lifecycle.settle(attempt, otherwise=None)
+    unknown = Attempt.objects.filter(status=Attempt.Status.UNKNOWN)
+    for attempt in unknown.select_related("restoration__workspace"):
+        _safely(_settle_if_proven, attempt)
+
+
+def _end_overdue(attempt: Attempt) -> None:
+    ended = lifecycle.settle(attempt, otherwise=ErrorCode.EXPIRED, detail="past its deadline")
+    if ended and attempt.runpod_id:
+        Attempt.objects.filter(pk=attempt.pk).update(cancel_wanted=True)
+
+
+def _settle_if_proven(attempt: Attempt) -> bool:
+    return lifecycle.settle(attempt, otherwise=None)
+
+
+def _settle_unannounced() -> None:
+    """Ends jobs whose result is there while the endpoint goes on saying that they run, or queues them again."""
+    saving = Attempt.objects.filter(
+        status=Attempt.Status.IN_FLIGHT,
+        restoration__stage__in=(Stage.JOINING.value, Stage.UPLOADING.value),
+    )
+    for attempt in saving.select_related("restoration__workspace"):
+        _safely(_settle_if_silent, attempt)
+
+
+def _settle_if_silent(attempt: Attempt) -> None:
+    if not objects.exists(attempt.manifest_key):
+        return
+    # Usually the endpoint tells within a second: only what is there at a second look is settled without it.
+    if cache.add(f"manifest-seen:{attempt.pk}", 1, timeout=10 * 60):
+        return
+    if _settle_if_proven(attempt):
+        Attempt.objects.filter(pk=attempt.pk).update(cancel_wanted=True)
+
+
+def _end_forsaken() -> None:
+    """Ends what has no attempt left that could still bring something; only a fault of ours makes such a row."""
+    now = timezone.now()
+    sent = Restoration.objects.filter(
+        status__in=(Restoration.Status.SUBMITTED, Restoration.Status.RUNNING),
+        status_at__lt=now - FORSAKEN,
+    )
+    for restoration in sent.exclude(attempts__status__in=Attempt.OPEN):
+        _safely(lifecycle.fail, restoration, ErrorCode.WORKER_LOST)
+
+
+def _undo_clock_jumps() -> None:
+    """Brings forward what was planned by a clock that went ahead: nothing is planned so far away."""
+    now = timezone.now()
+    Attempt.objects.filter(
+        status=Attempt.Status.IN_FLIGHT, next_look_at__gt=now + 3 * watching.UNWATCHED
+    ).update(next_look_at=now)
+    Attempt.objects.filter(
+        status=Attempt.Status.REFUSED, next_try_at__gt=now + lifecycle.LONGEST_PAUSE
+    ).update(next_try_at=now)
 
 
 def _fail_overdue_queue() -> None:
@@ -69,7 +134,7 @@ def _fail_overdue_queue() -> None:
     limit = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS)
     waiting = (Restoration.Status.QUEUED, Restoration.Status.SUBMITTED)
     for restoration in Restoration.objects.filter(status__in=waiting, status_at__lt=limit):
-        lifecycle.fail(restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
+        _safely(lifecycle.fail, restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
 
 
 def _ring_again() -> None:

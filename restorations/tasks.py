@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import shared_task
+from django.conf import settings
 from django.core.cache import cache
 
 from accounts.scope import sees_everything
@@ -33,9 +34,9 @@ _ENCODING: Final = 30 * 60
 
 
 @contextmanager
-def _alone(name: str) -> Iterator[bool]:
+def _alone(name: str, *, seconds: int = _SWEEP_SECONDS) -> Iterator[bool]:
     """Yields whether this process is the only one in the named sweep."""
-    mine = bool(cache.add(f"sweep:{name}", 1, timeout=_SWEEP_SECONDS))
+    mine = bool(cache.add(f"sweep:{name}", 1, timeout=seconds))
     try:
         yield mine
     finally:
@@ -116,6 +117,14 @@ def dispatch_restoration(*, restoration_id: str) -> None:
 def check_attempt(*, attempt_id: str) -> None:
     """Asks for one job, because its webhook rang."""
     dispatch.check(attempt_id)
+
+
+@shared_task
+def check_result(*, attempt_id: str) -> None:
+    """Hashes a large result and ends its attempt; rings that come meanwhile are for the same."""
+    with _alone(f"result:{attempt_id}", seconds=settings.CELERY_TASK_TIME_LIMIT) as mine:
+        if mine:
+            dispatch.check_result(attempt_id)
 
 
 @shared_task(

@@ -45,7 +45,7 @@ LANES: Final = (
     Lane(
         name="postgres",
         arguments=(
-            *("--postgres", "-m", "not (services or journey or torch or gpu)", "-n", "2"),
+            *("--postgres", "-m", "both_databases or not (services or journey or torch or gpu)", "-n", "2"),
             # These touch no database.
             *("--ignore=tests/gpu_worker", "--ignore=tests/architecture/test_sources.py"),
         ),
