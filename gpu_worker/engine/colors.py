@@ -136,7 +136,7 @@ def is_dolby_vision_alone(metadata: bytes) -> bool:
         return False
     (header,) = struct.unpack_from("=Q", metadata)
     rpu_profile, is_full_range = metadata[header + 4], metadata[header + 10]
-    return rpu_profile == 0 and is_full_range == 1
+    return bool(rpu_profile == 0 and is_full_range == 1)
 
 
 def _mastering(content: bytes) -> tuple[int, ...] | None:

@@ -236,7 +236,7 @@ class _Extras:
             if has_cover:
                 self._add_covers(container)
             for stream in container.streams:
-                if stream.type in ("data", "attachment"):
+                if stream.type in ("data", "attachment") and not _are_chapters(stream, container):
                     self.lost.append(Lost(stream.type, _name_of(stream)))
 
     def add_pictures(self) -> None:
@@ -282,6 +282,12 @@ _TAGS_OF_THE_FILE: Final = frozenset(
         *("service_name", "service_provider", "handler_name", "vendor_id", "software"),
     }
 )
+
+
+def _are_chapters(stream: av.stream.Stream, container: InputContainer) -> bool:
+    """True for MP4's track of chapters' names: they are read as chapters already."""
+    num_chapters = len(container.chapters())
+    return stream.name == "bin_data" and num_chapters > 0 and stream.frames == num_chapters
 
 
 def _name_of(stream: av.stream.Stream) -> str:

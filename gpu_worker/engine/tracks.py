@@ -225,10 +225,14 @@ class CopiedTrack:
         self._stream = output.add_stream_from_template(stream)
         self._clock = clock
         self._shift = round(clock.zero / stream.time_base)
+        self._is_text = stream.codec_context.codec.canonical_name == "mov_text"
         copy_description(stream, self._stream)
 
     def convert(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """Yields the packet itself, counted from the result's start."""
+        if self._is_text and packet.size <= _EMPTY_TEXT_BYTES:
+            # MP4's pause between two texts; the muxer makes them anew.
+            return
         # AVI gives its packets one moment only; sound is decoded in the order in which it is heard.
         decoded_at = packet.dts if packet.dts is not None else packet.pts
         shown_at = packet.pts if packet.pts is not None else packet.dts
@@ -338,6 +342,7 @@ class TextTrack:
         yield from ()
 
 
+_EMPTY_TEXT_BYTES: Final = 2
 _MILLISECOND: Final = Fraction(1, 1000)
 
 
@@ -350,12 +355,11 @@ def describe(stream: Stream) -> str:
 
 def copy_description(source: Stream, result: Stream) -> None:
     """Gives a track its language, title and purpose."""
-    for key in ("language", "title"):
-        if value := source.metadata.get(key):
-            result.metadata[key] = value
-    if title := source.metadata.get("title"):
-        # MP4 has no title of a track; players show this one.
-        result.metadata["handler_name"] = title
+    if language := source.metadata.get("language"):
+        result.metadata["language"] = language
+    # MP4's names: "name" by its standard, and the handler's, which players show.
+    if title := source.metadata.get("title") or source.metadata.get("name"):
+        result.metadata.update({"title": title, "handler_name": title})
     result.disposition = source.disposition
 
 

@@ -80,7 +80,7 @@ def packets(path: Path, kind: str, number: int = 0) -> list[tuple[Fraction, byte
     with av.open(str(path)) as container:
         stream = [one for one in container.streams if one.type == kind][number]
         found = [packet for packet in container.demux(stream) if packet.size]
-        return [(packet.pts * packet.time_base, bytes(packet)) for packet in found]
+        return [((packet.pts or 0) * packet.time_base, bytes(packet)) for packet in found]
 
 
 def contents(path: Path, kind: str, number: int = 0) -> list[bytes]:

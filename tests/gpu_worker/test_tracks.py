@@ -170,6 +170,50 @@ def test_a_cover_is_kept(rich: Path, tmp_path: Path) -> None:
     assert cover == rich.with_suffix(".png").read_bytes()
 
 
+def test_a_result_can_be_a_source_and_loses_nothing(rich: Path, tmp_path: Path) -> None:
+    first, _ = restored(rich, tmp_path)
+    (again := tmp_path / "again").mkdir()
+    second, joined = restored(first, again)
+    assert (joined.lost, joined.converted) == ((), ())
+    for kind, number in (("audio", 0), ("audio", 1), ("subtitle", 0), ("subtitle", 1), ("video", 1)):
+        assert contents(second, kind, number) == contents(first, kind, number)
+    chapters = []
+    for path in (first, second):
+        with av.open(str(path)) as container:
+            assert container.streams.audio[1].metadata["name"] == "Commentaire"
+            chapters.append([(one["start"], one["metadata"]["title"]) for one in container.chapters()])
+    assert chapters[0] == chapters[1]
+
+
+def test_sound_and_picture_agree_after_ten_minutes_of_a_variable_rate(tmp_path: Path) -> None:
+    source = tmp_path / "long.mkv"
+    moments = [number * 2000 + (number * 7919) % 613 for number in range(300)]
+    with av.open(str(source), "w") as container:
+        video = container.add_stream("mjpeg", rate=25, options={"qscale": "2"})
+        video.width, video.height, video.pix_fmt = 32, 32, "yuvj420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        sound = container.add_stream("mp2", rate=16000)
+        sound.layout = "mono"
+        for moment in moments:
+            gray = np.full((32, 32), moment % 200, np.uint8)
+            frame = av.VideoFrame.from_ndarray(gray, format="gray").reformat(format="yuvj420p")
+            frame.pts = moment
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for start in range(0, 605 * 16000, 1152):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+            silence.sample_rate, silence.pts = 16000, start
+            container.mux(sound.encode(silence))
+        container.mux(sound.encode(None))
+    result, joined = restored(source, tmp_path)
+    assert joined.measured.num_frames == len(moments)
+    apart = []
+    for path in (source, result):
+        last_sound, last_picture = packets(path, "audio")[-1][0], packets(path, "video")[-1][0]
+        apart.append(last_sound - last_picture)
+    assert abs(apart[0] - apart[1]) <= Fraction(40, 1000)
+
+
 def test_what_is_lost_is_named(rich: Path, tmp_path: Path) -> None:
     _, joined = restored(rich, tmp_path)
     lost = {(one.kind, one.name) for one in joined.lost}
