@@ -2,15 +2,35 @@
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.db.models import Model
+from django.forms import ModelForm
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from accounts.models import Membership, User, Workspace
+from accounts import workspaces
+from accounts.models import AuditEntry, Membership, User, Workspace
 
 
-class MembershipInline(admin.TabularInline[Membership, Workspace]):
+class ReadOnly:
+    """To look, not to touch."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class MembershipInline(ReadOnly, admin.TabularInline[Membership, Workspace]):
+    """Members: they change on their workspace's own page, where the audit log sees it."""
+
     model = Membership
     extra = 0
-    raw_id_fields = ("user",)
+    fields = ("user", "role", "monthly_limit", "created_at")
+    readonly_fields = fields
 
 
 @admin.register(User)
@@ -30,7 +50,35 @@ class UserAdmin(BaseUserAdmin[User]):
 
 @admin.register(Workspace)
 class WorkspaceAdmin(admin.ModelAdmin[Workspace]):
-    list_display = ("name", "slug", "is_personal", "retention_hours", "created_at")
+    """Workspaces. What operators change is in the workspace's audit log, under their name."""
+
+    list_display = ("name", "slug", "is_personal", "retention_hours", "created_at", "delete_after")
     search_fields = ("name", "slug", "memberships__user__email")
-    readonly_fields = ("id", "created_at")
+    fields = (
+        *("id", "name", "slug", "is_personal", "retention_hours", "requires_second_factor"),
+        *("created_at", "delete_after", "deleted_at"),
+    )
+    readonly_fields = ("id", "slug", "is_personal", "created_at", "delete_after", "deleted_at")
     inlines = (MembershipInline,)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Workspace | None = None) -> bool:
+        return False
+
+    def save_model(
+        self, request: HttpRequest, obj: Workspace, form: ModelForm[Workspace], change: bool
+    ) -> None:
+        workspaces.change(obj, **{name: form.cleaned_data[name] for name in form.changed_data})
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly, admin.ModelAdmin[AuditEntry]):
+    """Every workspace's audit log."""
+
+    list_display = ("created_at", "workspace", "deed", "subject", "actor_mail", "address")
+    list_select_related = ("workspace",)
+    list_filter = ("deed",)
+    search_fields = ("workspace__slug", "actor_mail", "subject")
+    date_hierarchy = "created_at"

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import Model, QuerySet, URLField
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
@@ -28,6 +28,9 @@ from billing.models import (
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
     """To look, not to touch: rows come from Stripe or from the ledger."""
+
+    # Named, or Django warns of the scheme that it will assume one day.
+    formfield_overrides = {URLField: {"assume_scheme": "https"}}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

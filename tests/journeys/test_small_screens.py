@@ -33,7 +33,8 @@ def test_nothing_is_wider_than_a_phone(browser: Browser, site: Product, mails: M
     check(person, "live")
     person.wait_for_status("succeeded")
     check(person, "done")
-    for path in (home, f"{home}restorations/", f"{home}credits/", "/settings/"):
+    of_workspace = ("", "restorations/", "credits/", "members/", "settings/", "audit/")
+    for path in (*(f"{home}{page}" for page in of_workspace), "/settings/", "/workspaces/new/"):
         person.go(path)
         check(person, path)
     context.close()
