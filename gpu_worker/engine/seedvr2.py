@@ -29,6 +29,7 @@ from gpu_worker.engine.shots import Look, Pace, Shot, Tools, free, is_out_of_mem
 from gpu_worker.engine.transfers import transfers_for
 from gpu_worker.engine.video import VideoSource
 from gpu_worker.engine.work import Made
+from gpu_worker.kernels.self_check import ConvolutionBroken, check_convolution
 from gpu_worker.models.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ class SeedVR2Engine:
         with cold.phase("device"):
             self.device = _device(local_rank)
             self.transfers = transfers_for(self.device)
+        if self.device.type == "cuda":
+            with cold.phase("self check"):
+                _check_device(self.device)
         self._weights = weights
         self._limits: dict[_Kind, _Limit] = {}
         self._loaded: _Loaded | None = _Loaded.load(model, weights, self.device, cold)
@@ -208,6 +212,15 @@ def _device(local_rank: int) -> torch.device:
     # The first tensor makes the context.
     torch.zeros(1, device=device)
     return device
+
+
+def _check_device(device: torch.device) -> None:
+    """Raises `WorkerError` when convolutions are wrong here; what it took is given back."""
+    try:
+        check_convolution(device, torch.bfloat16)
+    except ConvolutionBroken as error:
+        raise WorkerError(ErrorCode.ENGINE_FAILED, str(error)) from error
+    free(device)
 
 
 def _look(job: EngineJob, result_format: ResultFormat) -> Look:

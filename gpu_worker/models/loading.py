@@ -80,6 +80,9 @@ def read_parallel(
     targets = [(entry.start, entry.end, _bytes_of(tensors[entry.name])) for entry in entries]
     end = max((entry.end for entry in entries), default=0)
     pieces = _Pieces(targets, piece_bytes)
+    if device.type == "cuda":
+        # The readers' streams must not overtake what still uses memory that the tensors got.
+        torch.cuda.synchronize(device)
     with path.open("rb") as file, ThreadPoolExecutor(num_readers, "weights") as pool:
         jobs = [pool.submit(_read_pieces, file.fileno(), pieces, device) for _ in range(num_readers)]
         for job in jobs:
