@@ -48,9 +48,11 @@ def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts our worker against an endpoint."""
     started: list[WorkerProcess] = []
 
-    def start(endpoint: EndpointProcess, worker_id: str = "worker-1") -> WorkerProcess:
+    def start(endpoint: EndpointProcess, worker_id: str = "worker-1", **environment: str) -> WorkerProcess:
         command = ["-m", "gpu_worker"]
-        started.append(WorkerProcess(endpoint, tmp_path, worker_id=worker_id, command=command))
+        started.append(
+            WorkerProcess(endpoint, tmp_path, worker_id=worker_id, command=command, environment=environment)
+        )
         return started[-1]
 
     yield start

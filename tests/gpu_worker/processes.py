@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -189,7 +190,13 @@ class WorkerProcess:
     """A process that runs the unmodified SDK's loop against an endpoint."""
 
     def __init__(
-        self, endpoint: EndpointProcess, folder: Path, *, worker_id: str, command: list[str]
+        self,
+        endpoint: EndpointProcess,
+        folder: Path,
+        *,
+        worker_id: str,
+        command: list[str],
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.id = worker_id
         self.log = folder / f"{worker_id}.log"
@@ -198,7 +205,7 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, *command],
                 cwd=REPOSITORY,
-                env=_environment(endpoint, worker_id, self.scratch),
+                env={**_environment(endpoint, worker_id, self.scratch), **environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

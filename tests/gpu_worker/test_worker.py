@@ -184,6 +184,22 @@ def test_a_killed_rank_ends_its_job_and_the_next_attempt_goes_on(
     assert worker.ranks() != [rank]
 
 
+def test_a_stuck_rank_ends_its_job_and_the_next_runs(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint, WORKER_STUCK_SECONDS="3")
+    job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=1280, res_h=720))
+    until_restoring(own_endpoint, job_id)
+    (rank,) = worker.ranks()
+    os.kill(rank, signal.SIGSTOP)
+    document = own_endpoint.until_status(job_id)
+    assert parse_error(document["error"])[0] is ErrorCode.ENGINE_STUCK, document
+    assert (
+        own_endpoint.until_status(own_endpoint.run(request(storage, "pal_25.mp4")))["status"] == "COMPLETED"
+    )
+    assert not is_running(rank)
+
+
 def test_segments_of_other_settings_are_not_used_and_a_store_that_is_away_is_not_needed(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
