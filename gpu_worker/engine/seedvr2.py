@@ -200,8 +200,17 @@ def free_memory(device: torch.device) -> int:
         # What this process holds is weights, and blocks that PyTorch keeps for its next tensors.
         free_bytes += torch.cuda.memory_reserved(device)
     else:
-        free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free_bytes = _available_on_host()
     return free_bytes * _USABLE_PERCENT // 100
+
+
+def _available_on_host() -> int:
+    """Bytes that programs can have: free pages alone would change with what the kernel caches of files."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable":
+            return int(amount.split()[0]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _device(local_rank: int) -> torch.device:

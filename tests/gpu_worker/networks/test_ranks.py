@@ -19,7 +19,13 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
 
 Start = Callable[..., WorkerProcess]
 NUM_FRAMES = 599
-TINY = {"WORKER_ENGINE": Engine.SEEDVR2.value, "WORKER_MODEL": "tiny-7b", "OMP_NUM_THREADS": "1"}
+#: With a bound on memory, for plans follow from what is free, and pixels from plans.
+TINY = {
+    "WORKER_ENGINE": Engine.SEEDVR2.value,
+    "WORKER_MODEL": "tiny-7b",
+    "WORKER_MEMORY_GIB": "2",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def order(storage: Storage, **changes: Any) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def distances(some: list[bytes], others: list[bytes]) -> list[float]:
 def test_a_job_without_enough_memory_ends_with_its_code(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
-    worker = start_worker(own_endpoint, WORKER_MEMORY_GIB="0.001", **TINY)
+    worker = start_worker(own_endpoint, **{**TINY, "WORKER_MEMORY_GIB": "0.001"})
     for _ in range(2):
         document = own_endpoint.until_status(own_endpoint.run(order(storage)), seconds=60)
         assert parse_error(document["error"])[0] is ErrorCode.OUT_OF_MEMORY, document
