@@ -224,6 +224,15 @@ def list_parts(key: str, upload_id: str) -> list[Part]:
         return []
 
 
+def is_begun(key: str, upload_id: str) -> bool:
+    """Returns whether an upload in parts still takes parts: the storage may have given it up on its own."""
+    try:
+        store().list_parts(key, upload_id)
+    except ObjectMissing:
+        return False
+    return True
+
+
 def complete_multipart(
     key: str, upload_id: str, *, parts: list[tuple[int, str]], checksums: Mapping[int, str] | None = None
 ) -> None:

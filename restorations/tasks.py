@@ -17,6 +17,7 @@ from restorations import (
     inspection,
     notifications,
     objects,
+    orphans,
     partial,
     previews,
     result_proxies,
@@ -69,6 +70,15 @@ def repair() -> None:
 def enforce_retention() -> None:
     """Every five minutes: deletes files on time."""
     _sweep("retention", retention.enforce)
+
+
+@shared_task(time_limit=_ENCODING)
+@sees_everything
+def sweep_storage() -> None:
+    """Every hour: removes objects that no row names, and reports rows that have lost theirs."""
+    with _alone("storage", seconds=_ENCODING) as mine:
+        if mine:
+            orphans.sweep()
 
 
 @shared_task(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from pathlib import PurePath
-from typing import IO
+from typing import IO, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -18,6 +19,9 @@ from accounts.models import User, Workspace
 from restorations import notifications, objects
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Upload, UploadPart, Video
+
+#: An upload whose last part was asked for so recently is somebody's.
+_AT_IT: Final = timedelta(minutes=10)
 
 
 class UploadRefused(ValueError):
@@ -41,8 +45,11 @@ def begin(
         .order_by("-created_at")
         .first()
     )
-    if begun is not None:
+    if begun is not None and not _is_over(begun):
         return begun, False
+    if begun is not None:
+        objects.delete([begun.storage_key])
+        begun.delete()
     key = _source_key(workspace, file_name)
     upload = Upload.objects.create(
         workspace=workspace,
@@ -55,6 +62,14 @@ def begin(
         has_checksums=has_checksums,
     )
     return upload, True
+
+
+def _is_over(upload: Upload) -> bool:
+    """Returns whether the storage gave an upload up, by its own rule, or lost the process that joined it."""
+    # Whoever sent a part just now may be joining them at this moment.
+    if timezone.now() - upload.touched_at < _AT_IT:
+        return False
+    return not objects.is_begun(upload.storage_key, upload.storage_upload_id)
 
 
 def address_of_part(upload: Upload, number: int, *, sha256: str = "") -> objects.SignedPart:

@@ -172,6 +172,7 @@ CELERY_TASK_ROUTES = {
     "restorations.tasks.make_proxy": {"queue": "encoding"},
     "restorations.tasks.make_result_proxy": {"queue": "encoding"},
     "restorations.tasks.hash_source": {"queue": "encoding"},
+    "restorations.tasks.sweep_storage": {"queue": "encoding"},
 }
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
@@ -212,6 +213,11 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "restorations.tasks.enforce_retention",
         "schedule": 300.0,
         "options": {"expires": 300.0},
+    },
+    "storage": {
+        "task": "restorations.tasks.sweep_storage",
+        "schedule": 3600.0,
+        "options": {"expires": 3600.0},
     },
 }
 
@@ -302,6 +308,8 @@ STORAGES = {
     "default": _objects.backend,
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+#: Who is asked which objects are needed, before the others are removed: functions of keys, which return those in use.
+OBJECT_OWNERS = ["restorations.orphans.keys_in_use", "restorations.data_export.keys_in_use"]
 #: What browsers load objects from beside this site, for the content security policy.
 OBJECT_ORIGINS = _objects.origins
 #: Where browsers and workers reach the bucket; empty where the site serves the objects itself.
