@@ -40,6 +40,7 @@ class Storage:
 
     `answers` are statuses for the next requests instead of the usual ones; `cut_after` cuts the next
     downloads after so many bytes, then calls `after_cut`; uploads hang while `release_uploads` is not set.
+    So many of the next uploads in parts fail inside an answer of 200 as `failures_inside` says.
     """
 
     def __init__(self) -> None:
@@ -50,6 +51,8 @@ class Storage:
         self.requests: list[tuple[str, str, str | None]] = []
         self.after_cut: Callable[[], None] | None = None
         self.is_announcing_length = True
+        self.is_giving_etags = True
+        self.failures_inside = 0
         self.release_uploads = threading.Event()
         self.release_uploads.set()
         self._server = _Server(_StorageHandler, self)
@@ -93,7 +96,23 @@ class _StorageHandler(BaseHTTPRequestHandler):
             return
         storage.objects[name] = content
         storage.content_types[name] = self.headers["Content-Type"]
-        self._answer(200)
+        self._answer(200, etag=f'"etag-{name}"' if storage.is_giving_etags else None)
+
+    def do_POST(self) -> None:
+        """Joins the parts of an upload, as S3 does."""
+        storage: Storage = self.server.owner
+        name = self._note(storage)
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self._is_refused(storage):
+            return
+        if storage.failures_inside:
+            self._answer(200, body=b"<Error><Code>InternalError</Code></Error>")
+            storage.failures_inside -= 1
+            return
+        etags = re.findall(r"<PartNumber>(\d+)</PartNumber><ETag>\"etag-(.*?)\"</ETag>", content.decode())
+        assert [int(number) for number, _part in etags] == [*range(1, len(etags) + 1)]
+        storage.objects[name] = b"".join(storage.objects[part] for _number, part in etags)
+        self._answer(200, body=b"<CompleteMultipartUploadResult/>")
 
     def _note(self, storage: Storage) -> str:
         name = self.path.partition("?")[0].lstrip("/")
@@ -129,10 +148,13 @@ class _StorageHandler(BaseHTTPRequestHandler):
                 storage.after_cut()
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, status: int) -> None:
+    def _answer(self, status: int, *, body: bytes = b"", etag: str | None = None) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
+        if etag is not None:
+            self.send_header("ETag", etag)
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_arguments: Any) -> None:
         """Prints nothing."""

@@ -226,6 +226,10 @@ class WorkerProcess:
         self._process.terminate()
         return self._process.wait(timeout=30)
 
+    def wait(self) -> int:
+        """Waits until the process ends by itself and returns its exit code."""
+        return self._process.wait(timeout=60)
+
     def close(self) -> None:
         """Kills the process and all that it started in its own session."""
         with contextlib.suppress(ProcessLookupError):

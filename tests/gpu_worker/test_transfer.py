@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.contract import ErrorCode, ResultParts, WorkerError
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.transfer import Transfers, sha256_of
 from tests.gpu_worker.http_servers import Storage
@@ -173,3 +173,58 @@ async def test_a_stalled_upload_is_given_up(transfers: Transfers, storage: Stora
     error = await refused(transfers.upload_bytes(storage.url("m"), b"{}", content_type="application/json"))
     assert error.code is ErrorCode.UPLOAD_FAILED
     assert "ReadTimeout" in error.detail
+
+
+async def test_a_small_document_is_fetched_or_not_there(transfers: Transfers, storage: Storage) -> None:
+    storage.objects["journal"] = b"{}"
+    storage.answers.append(503)
+    assert await transfers.fetch_document(storage.url("journal"), max_bytes=10) == b"{}"
+    assert await transfers.fetch_document(storage.url("missing"), max_bytes=10) is None
+    # S3 hides what is not there from those who may not list.
+    storage.answers.append(403)
+    assert await transfers.fetch_document(storage.url("journal"), max_bytes=10) is None
+    error = await refused(transfers.fetch_document(storage.url("journal"), max_bytes=1))
+    assert "more than 1 bytes" in error.detail
+    storage.answers.extend([500] * 3)
+    error = await refused(transfers.fetch_document(storage.url("journal"), max_bytes=10))
+    assert error.code is ErrorCode.SOURCE_UNREACHABLE
+
+
+def parts(storage: Storage, count: int, part_bytes: int = 2_000_000) -> ResultParts:
+    return ResultParts(
+        part_bytes=part_bytes,
+        put=tuple(storage.url(f"part{number}") for number in range(count)),
+        complete=storage.url("result"),
+    )
+
+
+async def test_a_large_result_goes_in_parts(transfers: Transfers, storage: Storage, path: Path) -> None:
+    path.write_bytes(CONTENT)  # noqa: ASYNC240
+    storage.answers.append(500)
+    storage.failures_inside = 1
+    await transfers.upload_parts(parts(storage, 5), path)
+    assert storage.objects["result"] == CONTENT
+    sizes = [len(storage.objects[f"part{number}"]) for number in range(3)]
+    assert sizes == [2_000_000, 2_000_000, len(CONTENT) - 4_000_000]
+    assert "part3" not in storage.objects
+
+
+async def test_parts_that_cannot_become_a_result_are_an_error(
+    transfers: Transfers, storage: Storage, path: Path
+) -> None:
+    path.write_bytes(CONTENT)  # noqa: ASYNC240
+    too_few = await refused(transfers.upload_parts(parts(storage, 2), path))
+    assert (too_few.code, storage.objects) == (ErrorCode.UPLOAD_FAILED, {})
+    storage.failures_inside = 3
+    assert (await refused(transfers.upload_parts(parts(storage, 5), path))).code is ErrorCode.UPLOAD_FAILED
+    storage.is_giving_etags = False
+    assert "no ETag" in (await refused(transfers.upload_parts(parts(storage, 5), path))).detail
+
+
+async def test_a_download_that_has_no_room_is_refused_before_it_begins(
+    storage: Storage, source: str, path: Path
+) -> None:
+    transfers = Transfers(WorkerSettings(max_source_bytes=2**60))
+    error = await refused(transfers.download(source, path, num_bytes=2**59))
+    await transfers.close()
+    assert (error.code, storage.requests) == (ErrorCode.OUT_OF_DISK, [])

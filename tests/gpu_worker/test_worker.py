@@ -289,3 +289,13 @@ def test_a_setting_that_cannot_be_used_is_a_clear_error() -> None:
     )
     assert done.returncode == 2
     assert "WORKER_ENGINE is 'quantum'; accepted here are cpu, seedvr2" in done.stderr
+
+
+def test_a_machine_that_is_not_fit_takes_no_job(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint, WORKER_MIN_SCRATCH_BYTES=str(2**60))
+    assert worker.wait() == 1
+    assert "WORKER_MIN_SCRATCH_BYTES" in worker.log.read_text()
+    job_id = own_endpoint.run(request(storage, "pal_25.mp4"))
+    assert own_endpoint.status(job_id)["status"] == "IN_QUEUE"
