@@ -106,6 +106,10 @@ css-check: $(DEV)
 	@built=$$(mktemp); trap 'rm -f "$$built"' EXIT; $(TAILWIND) -o "$$built" 2>/dev/null; \
 	cmp -s "$$built" static/css/site.build.css || { echo "static/css/site.build.css is out of date: run \`make css\`" >&2; exit 1; }
 
+.PHONY: messages
+messages: $(DEV) ## Bring the catalogues of translations up to date
+	$(BIN)/python -m seedvr_site.catalogues
+
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .PHONY: lock

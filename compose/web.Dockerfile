@@ -22,6 +22,7 @@ COPY accounts accounts
 COPY billing billing
 COPY restorations restorations
 COPY gpu_worker gpu_worker
+COPY locale locale
 COPY templates templates
 COPY static static
 # Manifest and compressed copies are made once, here. The settings ask for secrets that this step does not use.

@@ -44,7 +44,7 @@ def test_signing_up_does_not_tell_who_has_an_account(alice):
         )
         pages.append(without_tokens(answer).replace(email, "EMAIL"))
     assert pages[0] == pages[1]
-    assert "Account Already Exists" in mail.outbox[0].subject
+    assert "You have an account already" in mail.outbox[0].subject
     assert User.objects.get(email=alice.email).check_password(PASSWORD)
 
 
@@ -139,7 +139,9 @@ def test_a_new_address_counts_once_its_code_was_entered(client, alice):
     client.post(reverse("account_email_verification_sent"), {"code": code})
     alice.refresh_from_db()
     assert alice.email == "new@example.com"
-    assert any("Email Changed" in m.subject and m.to == ["alice@example.com"] for m in mail.outbox)
+    assert any(
+        "Your mail address has changed" in m.subject and m.to == ["alice@example.com"] for m in mail.outbox
+    )
 
 
 # --- Where it leads, what is kept ---------------------------------------------------------------------------

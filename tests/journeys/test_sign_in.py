@@ -80,7 +80,7 @@ def app_code(secret: str) -> str:
 def test_a_passkey_signs_up_and_in_without_a_password(dora: Person) -> None:
     page = dora.page
     dora.go("/accounts/signup/")
-    page.get_by_role("link", name="Sign up using a passkey").click()
+    page.get_by_role("link", name="Sign up with a passkey").click()
     page.fill("input[name=email]", dora.email)
     submit(dora)
     enter_mailed_code(dora)
