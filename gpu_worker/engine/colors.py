@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -11,7 +12,6 @@ from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, WorkerError
-from gpu_worker.engine.side_data import side_data
 
 # ITU-T H.273 numbers, as ffmpeg uses them.
 RGB: Final = 0
@@ -93,9 +93,8 @@ class Hdr:
     dynamic: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, frame: VideoFrame) -> Hdr:
-        """Reads what a frame carries."""
-        attached = side_data(frame)
+    def of(cls, attached: Mapping[Type, bytes]) -> Hdr:
+        """Reads what is attached to a frame. Raises `SOURCE_UNREADABLE`."""
         mastering, light = (
             attached.get(Type.MASTERING_DISPLAY_METADATA),
             attached.get(Type.CONTENT_LIGHT_LEVEL),

@@ -10,7 +10,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from gpu_worker.contract import ErrorCode, WorkerError
-from gpu_worker.engine.side_data import Orientation, orientation
+from gpu_worker.engine.side_data import Orientation
 
 #: A filter's name and its arguments, as in ffmpeg's `-vf name=arguments`.
 Filter = tuple[str, str]
@@ -23,7 +23,7 @@ class Shape:
     width: int
     height: int
     pixel_format: str
-    orientation: Orientation
+    rotation: int
     color_range: int
     colorspace: int
     is_rgb: bool
@@ -36,7 +36,7 @@ class Shape:
             width=frame.width,
             height=frame.height,
             pixel_format=frame.format.name,
-            orientation=orientation(frame),
+            rotation=round(frame.rotation) % 360,
             color_range=int(frame.color_range),
             colorspace=int(frame.colorspace),
             is_rgb=frame.format.is_rgb or frame.format.has_palette,
@@ -92,9 +92,9 @@ class FilterChain:
             yield frame
 
 
-def upright(shape: Shape) -> list[Filter]:
-    """Returns the filters that turn a frame the way its file says it is to be seen."""
-    a, b, c, d = shape.orientation
+def upright(orientation: Orientation) -> list[Filter]:
+    """Returns the filters that turn a frame the way it is to be seen."""
+    a, b, c, d = orientation
     if not b and not c:
         flips: list[Filter] = []
         if a < 0:

@@ -142,7 +142,8 @@ class _Join:
             tracks = Tracks(self.source.path, output, holds=MATROSKA, clock=self.clock)
             with closing(tracks):
                 if output.streams:
-                    _Extras(self.source.path, output, clock=self.clock, has_cover=False)
+                    extras = _Extras(self.source.path, output, clock=self.clock, has_cover=False)
+                    tracks.lost += extras.lost
                     tracks.finish()
                     return path, tracks
         path.unlink(missing_ok=True)
@@ -233,8 +234,7 @@ class _Extras:
             chapters = _chapters(container, clock)
             if chapters:
                 output.set_chapters(chapters)
-            if has_cover:
-                self._add_covers(container)
+            self._add_covers(container, _COVER_CODECS if has_cover else frozenset())
             for stream in container.streams:
                 if stream.type in ("data", "attachment") and not _are_chapters(stream, container):
                     self.lost.append(Lost(stream.type, _name_of(stream)))
@@ -251,11 +251,11 @@ class _Extras:
             kept = {key.lower() for key in container.metadata}
         return [Lost("tag", key) for key in self._tags if key.lower() not in kept]
 
-    def _add_covers(self, container: InputContainer) -> None:
+    def _add_covers(self, container: InputContainer, codecs: frozenset[str]) -> None:
         covers = [one for one in container.streams.video if one.disposition & Disposition.attached_pic]
         taken: list[VideoStream] = []
         for cover in covers:
-            if cover.codec_context is None or cover.codec_context.codec.canonical_name not in _COVER_CODECS:
+            if cover.codec_context is None or cover.codec_context.codec.canonical_name not in codecs:
                 self.lost.append(Lost("cover", describe(cover)))
             else:
                 taken.append(cover)

@@ -98,9 +98,7 @@ def join_sequence(
 def only_picture(segments: Sequence[Path], result: Path) -> None:
     """Writes the first picture of the segments as a file of its own."""
     with zipfile.ZipFile(segments[0]) as archive:
-        name = _frames(archive)[0]
-        with archive.open(name) as picture, result.open("wb") as file:
-            copyfileobj(picture, file, _COPY_BYTES)
+        result.write_bytes(archive.read(_frames(archive)[0]))
 
 
 def _frames(archive: zipfile.ZipFile) -> list[str]:

@@ -8,7 +8,7 @@ the file are `4n + r` frames of film, each at its moment on the film's own grid.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from gpu_worker.engine.fields import Fields, Scan
-from gpu_worker.engine.filters import Filter, FilterChain, upright
+from gpu_worker.engine.filters import Filter, FilterChain, Shape, upright
+from gpu_worker.engine.side_data import Orientation
 
 #: A frame and its moment in ticks.
 Moment = tuple[VideoFrame, int]
@@ -27,9 +28,15 @@ _CYCLE: Final = 5
 _BLOCK: Final = 32
 
 
-def upright_frames(frames: Iterable[Moment], fields: Fields, *, frame_ticks: int) -> Iterator[Moment]:
+def upright_frames(
+    frames: Iterable[Moment],
+    fields: Fields,
+    *,
+    frame_ticks: int,
+    orientation_of: Callable[[Shape], Orientation],
+) -> Iterator[Moment]:
     """Yields the frames upright and progressive. `frame_ticks` is how long a frame of the result lasts."""
-    filtered = _filtered(frames, fields)
+    filtered = _filtered(frames, fields, orientation_of)
     if fields.scan is Scan.TELECINED:
         return without_repeats(filtered, frame_ticks=frame_ticks)
     return filtered
@@ -42,9 +49,11 @@ def num_progressive(num_frames: int, fields: Fields) -> int:
     return num_frames
 
 
-def _filtered(frames: Iterable[Moment], fields: Fields) -> Iterator[Moment]:
+def _filtered(
+    frames: Iterable[Moment], fields: Fields, orientation_of: Callable[[Shape], Orientation]
+) -> Iterator[Moment]:
     chain = FilterChain(
-        lambda shape: [*_progressive(fields), *upright(shape)],
+        lambda shape: [*_progressive(fields), *upright(orientation_of(shape))],
         num_repeats=1 if fields.scan is Scan.TELECINED else 0,
     )
     # Filters hold frames back but keep their order and number, so the moments wait in a line.

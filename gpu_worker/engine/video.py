@@ -26,8 +26,10 @@ from gpu_worker.engine.containers import open_source, video_stream
 from gpu_worker.engine.cuts import Luma
 from gpu_worker.engine.errors import reading
 from gpu_worker.engine.fields import Scan, find_fields
+from gpu_worker.engine.filters import Shape
 from gpu_worker.engine.pictures import Picture, read_pictures
 from gpu_worker.engine.progressive import Moment, num_progressive, upright_frames
+from gpu_worker.engine.side_data import Orientation, orientation, side_data, turned
 from gpu_worker.engine.timeline import Timeline, find_timeline
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,10 @@ class VideoSource:
             self._take_for_film()
         self.num_frames = num_progressive(len(timestamps), self.fields)
         self.colors = Colors.of(first)
-        self.hdr = Hdr.of(first)
+        attached = side_data(first, self._stream.codec_context.codec.canonical_name)
+        self.hdr = Hdr.of(attached)
+        self._first_rotation = round(first.rotation) % 360
+        self._orientation = orientation(attached, self._first_rotation)
         bits = max(component.bits for component in first.format.components)
         # Telecined film is put together in 8 bits.
         self.is_deep = bits > 8 and self.fields.scan is not Scan.TELECINED
@@ -80,7 +85,16 @@ class VideoSource:
 
     def frames(self) -> Iterator[Moment]:
         """Yields the frames, upright and progressive, each with its moment in ticks; moments always grow."""
-        return upright_frames(self._coded_frames(), self.fields, frame_ticks=self.timeline.frame_ticks)
+        return upright_frames(
+            self._coded_frames(),
+            self.fields,
+            frame_ticks=self.timeline.frame_ticks,
+            orientation_of=self._orientation_of,
+        )
+
+    def _orientation_of(self, shape: Shape) -> Orientation:
+        """The first frame tells for all that are turned as much; reading it from each frame is not safe."""
+        return self._orientation if shape.rotation == self._first_rotation else turned(shape.rotation)
 
     def _coded_frames(self) -> Iterator[Moment]:
         last = -1

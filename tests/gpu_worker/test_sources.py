@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
@@ -10,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.formats import ResultFormat
@@ -19,6 +21,7 @@ from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.video import VideoSource
 from tests import samples
 from tests.gpu_worker.media_files import blurred
+from tests.gpu_worker.processes import REPOSITORY
 from tests.gpu_worker.test_cpu_engine import restore
 from tests.gpu_worker.test_tracks import restored
 
@@ -155,6 +158,22 @@ def test_a_transparent_film_keeps_its_alpha_in_png_and_says_so_elsewhere(tmp_pat
     assert alpha is not None
     assert alpha.dtype == np.uint16
     assert len(np.unique(alpha)) > 50
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_photo_with_a_profile_and_exif_ends_no_process(suffix: str, tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((32, 48, 3), 90, np.uint8))
+    exif = image.getexif()
+    exif[0x010E] = "A photo"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = tmp_path / f"photo{suffix}"
+    image.save(photo, icc_profile=profile, exif=exif)
+    code = (
+        "import gc, sys; from pathlib import Path; from gpu_worker.engine.video import VideoSource;"
+        "source = VideoSource(Path(sys.argv[1])); pictures = list(source.pictures()); source.close();"
+        "del source, pictures; gc.collect()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(photo)], check=True, cwd=REPOSITORY)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
