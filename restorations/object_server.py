@@ -7,7 +7,9 @@ would collect them first.
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import logging
 import re
 from pathlib import Path
 from typing import Final
@@ -24,6 +26,8 @@ from starlette.routing import Route
 from restorations import objects
 from restorations.stores import files
 from restorations.stores.media_types import media_type_of
+
+logger = logging.getLogger(__name__)
 
 #: A list of ten thousand parts fits.
 _MAX_DOCUMENT_BYTES: Final = 2**21
@@ -121,6 +125,12 @@ async def _receive(request: Request, claim: files.Claim) -> tuple[Path, str]:
     except ClientDisconnect:
         staged.unlink()
         raise HTTPException(400, "The connection was cut.") from None
+    except OSError as exc:
+        staged.unlink()
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.exception("storage is full key=%s", claim.key)
+        raise HTTPException(507, "There is no room left here. Please try again later.") from None
     except BaseException:
         staged.unlink()
         raise

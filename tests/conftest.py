@@ -39,6 +39,11 @@ FOREIGN_VARIABLES = (
 #: The networks' tests import PyTorch, which only `make test` installs; their own lane fails without it.
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 collect_ignore = [] if HAS_TORCH else ["gpu_worker/networks"]
+#: Markers of tests that are left out, when that is, and why.
+LEFT_OUT = {
+    "gpu": (lambda: not Path("/dev/nvidia0").exists(), "Without a CUDA device"),
+    "heavy": (lambda: not os.environ.get("FAULTS"), "Without FAULTS=1 (`make faults`)"),
+}
 _servers = ExitStack()
 
 
@@ -87,10 +92,9 @@ def is_xdist_worker(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out what needs a CUDA device where there is none; the summary says how much that was."""
-    if Path("/dev/nvidia0").exists():
-        return
-    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    """Leaves out what this machine or this run cannot do; the summary says what that is."""
+    markers = {marker for marker, (is_left_out, _why) in LEFT_OUT.items() if is_left_out()}
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -98,8 +102,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Says what was left out, and why that is not good enough where it is not."""
-    if not Path("/dev/nvidia0").exists():
-        terminalreporter.write_line("Without a CUDA device: tests marked `gpu` are left out.", yellow=True)
+    for marker, (is_left_out, why) in LEFT_OUT.items():
+        if is_left_out():
+            terminalreporter.write_line(f"{why}: tests marked `{marker}` are left out.", yellow=True)
     if not HAS_TORCH:
         terminalreporter.write_line("Without PyTorch: the networks' tests are left out.", yellow=True)
     skipped = terminalreporter.stats.get("skipped", [])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
 from tests import samples
@@ -77,7 +81,8 @@ def check_books(site: Product, page: str, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", ["seedvr_site worker", "seedvr_site beat", "uvicorn", "gpu_worker.local_endpoint"]
+    "program",
+    ["seedvr_site worker", "seedvr_site beat", "uvicorn", "gpu_worker.local_endpoint", "valkey-server"],
 )
 def test_a_part_killed_while_a_job_runs_costs_time_only(
     visitor: Visitor, site: Product, program: str
@@ -116,4 +121,72 @@ def test_a_killed_restoring_process_is_tried_again(visitor: Visitor, site: Produ
     )
     kill(site, "gpu_worker.rank")
     assert visitor.wait_for(page, *FINAL) == "succeeded"
+    check_books(site, page, visitor)
+
+
+# --- Everything, everywhere ---------------------------------------------------------------------------------
+
+SITE = ("seedvr_site worker", "seedvr_site beat", "uvicorn")
+#: What the database shows at each step of a job's way; the video's own first.
+STEPS = {
+    "looked into": "SELECT 1 FROM restorations_video WHERE status = 'inspecting'",
+    "ordered": "SELECT 1 FROM restorations_restoration WHERE status = 'queued'",
+    "sent": "SELECT 1 FROM restorations_attempt WHERE status = 'in_flight'",
+    "running": "SELECT 1 FROM restorations_restoration WHERE status = 'running' AND num_frames_done > 0",
+    "saved": "SELECT 1 FROM restorations_restoration WHERE stage IN ('joining', 'uploading') AND status = 'running'",
+    "done": "SELECT 1 FROM restorations_restoration WHERE status = 'succeeded' AND finish_mailed_at IS NULL",
+}
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("program", SITE)
+@pytest.mark.parametrize("step", STEPS)
+def test_each_process_killed_at_each_step(tmp_path: Path, mails: Mailbox, step: str, program: str) -> None:
+    environment = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": str(mails.port)}
+    with product(tmp_path, environment=environment) as site:
+        visitor = Visitor(site, mails, f"visitor{next(_numbers)}@example.com")
+        killer = threading.Thread(target=_kill_at, args=(site, program, STEPS[step]))
+        killer.start()
+        video = visitor.upload(samples.path("half_minute.mp4"))
+        page = _order_until_it_is_taken(visitor, video)
+        # A sender that died is given up after 90 seconds.
+        assert visitor.wait_for(page, *FINAL, seconds=300) == "succeeded"
+        killer.join(5)
+        assert not killer.is_alive(), "the step was met"
+        check_books(site, page, visitor)
+        visitor.close()
+
+
+def _kill_at(site: Product, program: str, query: str) -> None:
+    wait_until(lambda: bool(rows(site, query)), seconds=120, otherwise=lambda: AssertionError(query))
+    kill(site, program)
+
+
+def _order_until_it_is_taken(visitor: Visitor, video: str) -> str:
+    """Orders as a person does whose browser says that the site is away: again, when it is back."""
+    for _ in range(60):
+        with contextlib.suppress(httpx.TransportError):
+            page = visitor.order(video)
+            if "/restorations/" in page:
+                return page
+        time.sleep(0.5)
+    raise AssertionError(f"{video} could not be ordered")
+
+
+# --- Redis and PostgreSQL -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.heavy)])
+def test_redis_silent_for_a_while_costs_time_only(visitor: Visitor, site: Product, seconds: int) -> None:
+    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    visitor.wait_for(page, "running")
+    servers = [process for process in descendants(site.process.pid) if "valkey-server" in process.command]
+    assert servers
+    for server in servers:
+        os.kill(server.pid, signal.SIGSTOP)
+    time.sleep(seconds)
+    for server in servers:
+        os.kill(server.pid, signal.SIGCONT)
+    assert visitor.wait_for(page, *FINAL, seconds=200) == "succeeded"
     check_books(site, page, visitor)

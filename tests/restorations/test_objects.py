@@ -268,3 +268,20 @@ def test_an_expired_claim_is_refused_and_a_page_of_ours_it_never_is(http, folder
     answer = http.get(objects.address_to_read(KEY))
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
+
+
+@only_files
+def test_a_full_disk_is_said_and_nothing_half_is_kept(http, folder, monkeypatch, tmp_path):
+    store = objects.file_store()
+    full, key = tmp_path / "staged", "w1/results/full.mp4"
+
+    def on_a_full_disk():
+        full.symlink_to("/dev/full")
+        return full
+
+    monkeypatch.setattr(store, "staging_path", on_a_full_disk)
+    answer = http.put(objects.address_to_write(key, max_bytes=10**6), content=CONTENT)
+    assert answer.status_code == 507
+    assert "no room left" in answer.text
+    assert not objects.exists(key)
+    assert not full.is_symlink(), "nothing staged is left"
