@@ -16,6 +16,8 @@ from gpu_worker.engine.progressive import without_repeats
 from gpu_worker.engine.video import VideoSource
 from tests import samples
 
+pytestmark = pytest.mark.services
+
 
 @pytest.mark.parametrize(
     ("name", "scan", "is_top_first"),
