@@ -90,6 +90,11 @@ def refund(*, workspace: Workspace, credits: int, reference: str, note: str = ""
     )
 
 
+def refund_of(*, workspace: Workspace, reference: str) -> CreditEntry | None:
+    """Returns what was given back of the charge for one thing; None when nothing was."""
+    return CreditEntry.objects.for_workspace(workspace).filter(key=f"{reference}:refund").first()
+
+
 @transaction.atomic
 def reinstate(*, workspace: Workspace, credits: int, key: str, reference: str) -> None:
     """Gives credits again that were taken back, once per key: a dispute was won, or a refund failed."""

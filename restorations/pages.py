@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.utils.translation import ngettext
 
+from billing import ledger
 from gpu_worker.contract import Engine
 from restorations import lifecycle, objects, reuse
 from restorations.failures import explain
@@ -42,7 +45,7 @@ def restoration_context(restoration: Restoration) -> dict[str, Any]:
     return {
         "restoration": restoration,
         "video": video,
-        "events": restoration.events.all(),
+        "history": _history(restoration),
         "failure": explain(restoration),
         "time_left": time_left(restoration),
         "cancel_refund": lifecycle.cancel_refund(restoration) if restoration.is_active else 0,
@@ -53,6 +56,16 @@ def restoration_context(restoration: Restoration) -> dict[str, Any]:
         "again_url": f"{video.get_absolute_url()}?{urlencode(to_run_again(restoration).to_form())}",
         "unused_settings": UNUSED_BY[Engine(restoration.engine or settings.RESTORATION_ENGINE)],
     }
+
+
+def _history(restoration: Restoration) -> list[tuple[str, datetime]]:
+    """Returns what happened and when, credits that came back included, oldest first."""
+    lines = [(str(event.get_kind_display()), event.created_at) for event in restoration.events.all()]
+    refund = ledger.refund_of(workspace=restoration.workspace, reference=restoration.reference)
+    if refund is not None:
+        words = ngettext("%(n)s credit given back", "%(n)s credits given back", refund.credits)
+        lines.append((words % {"n": refund.credits}, refund.created_at))
+    return sorted(lines, key=lambda line: line[1])
 
 
 def _address(key: str) -> str:

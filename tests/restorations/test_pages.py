@@ -8,7 +8,9 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from billing import ledger
 from gpu_worker.contract import ErrorCode
+from restorations import lifecycle
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.models import Restoration
@@ -51,6 +53,17 @@ def test_every_state_has_a_page(alice_client, workspace, status):
     fragment = alice_client.get(restoration.get_absolute_url(), HTTP_HX_REQUEST="true").content.decode()
     assert "<html" not in fragment
     assert ("data-poll" in fragment) == (status in Restoration.ACTIVE)
+
+
+def test_credits_of_failed_work_are_back_at_once_with_a_line_on_the_job(alice_client, workspace):
+    restoration = RestorationFactory(video__workspace=workspace)
+    lifecycle.fail(restoration, ErrorCode.WORKER_LOST)
+    refund = ledger.refund_of(workspace=workspace, reference=restoration.reference)
+    assert refund.credits == 7
+    assert abs(refund.created_at - restoration.status_at) < timedelta(seconds=60)
+    page = alice_client.get(restoration.get_absolute_url()).content.decode()
+    history = page[page.index('class="timeline"') :]
+    assert "7 credits given back" in history
 
 
 def test_one_address_with_two_bodies_says_so_to_caches(alice_client, workspace):
