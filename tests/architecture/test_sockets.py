@@ -11,7 +11,11 @@ from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern
 
+from accounts import workspaces
 from accounts.models import User, Workspace
+from accounts.permissions import Role
+from restorations import notifications
+from restorations.models import Video
 from restorations.routing import websocket_urlpatterns
 from seedvr_site.asgi import application
 from tests.factories import RestorationFactory, VideoFactory
@@ -36,11 +40,11 @@ def socket_path(name: str, workspace: Workspace) -> str:
     return f"/{path}"
 
 
-async def answer_to(client: Client, path: str) -> str:
-    """Opens a socket as this browser would; returns the type of the server's first message."""
+def scope_of(client: Client, path: str) -> dict[str, object]:
+    """Returns what a server knows of a browser that opens a socket."""
     cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in client.cookies.items())
     origin = settings.SITE_URL.encode()
-    scope = {
+    return {
         "type": "websocket",
         "path": path,
         "query_string": b"",
@@ -51,7 +55,11 @@ async def answer_to(client: Client, path: str) -> str:
         ],
         "subprotocols": [],
     }
-    communicator = ApplicationCommunicator(application, scope)
+
+
+async def answer_to(client: Client, path: str) -> str:
+    """Opens a socket as this browser would; returns the type of the server's first message."""
+    communicator = ApplicationCommunicator(application, scope_of(client, path))
     await communicator.send_input({"type": "websocket.connect"})
     message = await communicator.receive_output(timeout=5)
     await communicator.send_input({"type": "websocket.disconnect", "code": 1000})
@@ -61,24 +69,36 @@ async def answer_to(client: Client, path: str) -> str:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", SOCKETS)
-async def test_viewer_may_listen(name: str, vera: User, workspace: Workspace, signed_in: SignIn) -> None:
-    client = await sync_to_async(signed_in)(vera)
-    path = await sync_to_async(socket_path)(name, workspace)
-    assert await answer_to(client, path) == "websocket.accept"
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("name", SOCKETS)
-async def test_stranger_may_not_listen(
-    name: str, charlie: User, workspace: Workspace, signed_in: SignIn
+async def test_sockets_open_to_those_whom_the_page_is_for(
+    name: str, in_role: Callable[[str], User], charlie: User, workspace: Workspace, signed_in: SignIn
 ) -> None:
-    client = await sync_to_async(signed_in)(charlie)
     path = await sync_to_async(socket_path)(name, workspace)
-    assert await answer_to(client, path) == "websocket.close"
+    for role in Role:
+        client = await sync_to_async(lambda role=role: signed_in(in_role(role)))()
+        assert await answer_to(client, path) == "websocket.accept", role
+    stranger = await sync_to_async(signed_in)(charlie)
+    own = await sync_to_async(lambda: charlie.memberships.select_related("workspace").get().workspace.slug)()
+    assert await answer_to(stranger, path) == "websocket.close"
+    if name != "ws-workspace":
+        below_own = path.replace(f"/w/{workspace.slug}/", f"/w/{own}/")
+        assert await answer_to(stranger, below_own) == "websocket.close"
+    assert await answer_to(Client(), path) == "websocket.close"
+    await sync_to_async(workspaces.schedule_deletion)(workspace)
+    assert await answer_to(client, path) == "websocket.close", "the workspace is closed"
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("name", SOCKETS)
-async def test_visitor_may_not_listen(name: str, workspace: Workspace) -> None:
-    path = await sync_to_async(socket_path)(name, workspace)
-    assert await answer_to(Client(), path) == "websocket.close"
+async def test_who_is_removed_hears_nothing_more(bob: User, workspace: Workspace, signed_in: SignIn) -> None:
+    client = await sync_to_async(signed_in)(bob)
+    path = await sync_to_async(socket_path)("ws-workspace", workspace)
+    video = await Video.objects.aget(workspace=workspace)
+    communicator = ApplicationCommunicator(application, scope_of(client, path))
+    await communicator.send_input({"type": "websocket.connect"})
+    assert (await communicator.receive_output(timeout=5))["type"] == "websocket.accept"
+    await sync_to_async(notifications.video_changed)(video)
+    assert (await communicator.receive_output(timeout=5))["type"] == "websocket.send"
+    await workspace.memberships.filter(user=bob).adelete()
+    await sync_to_async(notifications.video_changed)(video)
+    assert (await communicator.receive_output(timeout=5))["type"] == "websocket.close"
+    await communicator.send_input({"type": "websocket.disconnect", "code": 1000})
+    communicator.stop(exceptions=False)

@@ -13,6 +13,8 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -152,6 +154,14 @@ def _time_pages() -> Figures:
     return figures
 
 
+def measure_walls() -> Figures:
+    """Measures row-level security in a process of its own, whose database is PostgreSQL."""
+    command = [sys.executable, "-m", "tests.benchmarks.walls"]
+    lines = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    figures: Figures = json.loads(lines[-1])
+    return figures
+
+
 def table(figures: Figures) -> str:
     """Returns the figures as a Markdown table."""
     lines = ["| what | figure |", "| --- | ---: |"]
@@ -179,7 +189,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="file the table under docs/benchmarks/")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        figures = measure_product(Path(first)) | measure_pages(Path(second))
+        figures = measure_product(Path(first)) | measure_pages(Path(second)) | measure_walls()
     print(table(figures))
     if arguments.save:
         save(figures)

@@ -76,6 +76,22 @@ def test_forged_and_misused_addresses_are_refused(http, stored):
     assert objects.read_bytes(KEY) == CONTENT
 
 
+def test_an_address_of_one_workspace_opens_no_object_of_another(http, stored):
+    theirs = KEY.replace("w1", "w2")
+    objects.save(theirs, io.BytesIO(b"theirs"))
+    other = objects.address_to_read(theirs)
+    assert http.get(other).content == b"theirs"
+    # My signature over their path, their signature over mine, and a way out of my folder.
+    swapped = stored.partition("?")[0] + "?" + other.partition("?")[2] if "?" in stored else stored
+    for address in (
+        stored.replace("w1", "w2", 1),
+        other.replace("w2", "w1", 1),
+        swapped,
+        f"{stored}/../../w2/a.mp4",
+    ):
+        assert address == other or http.get(address).content != b"theirs"
+
+
 def test_a_forged_signature_is_refused(http, stored):
     end = stored.rpartition("/")[0] if stored.startswith("/") else stored
     forged = stored.replace(end, end[:-1] + ("0" if end[-1] != "0" else "1"))

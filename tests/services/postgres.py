@@ -54,7 +54,8 @@ def postgres() -> Iterator[str]:
             with psycopg.connect(f"postgres://postgres@127.0.0.1:{port}/postgres", autocommit=True) as root:
                 # As in production: neither a superuser nor BYPASSRLS, or there would be no walls to test.
                 root.execute("CREATE ROLE site LOGIN CREATEDB")
-            yield f"postgres://site@127.0.0.1:{port}/postgres"
+                root.execute("CREATE DATABASE site OWNER site")
+            yield f"postgres://site@127.0.0.1:{port}/site"
 
 
 def _answers(url: str) -> bool:
