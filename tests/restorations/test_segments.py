@@ -21,7 +21,7 @@ from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.video import VideoSource
 from restorations import dispatch, lifecycle, objects, partial, repair, retention, segments, tasks
 from restorations.doorbells import Doorbell
-from restorations.models import Restoration
+from restorations.models import Restoration, Video
 from restorations.runpod import JobState, JobStatus
 from tests import samples
 from tests.factories import AttemptFactory, RestorationFactory
@@ -202,6 +202,7 @@ def test_a_lost_ring_for_the_finished_part_is_rung_again(
 
 def test_the_finished_part_is_downloaded_deleted_and_expires(halfway, finished, alice_client, workspace):
     Restoration.objects.filter(pk=halfway.pk).update(workspace=workspace)
+    Video.objects.filter(pk=halfway.video_id).update(workspace=workspace)
     halfway.refresh_from_db()
     objects.save("somewhere", io.BytesIO(b"a part"))
     part = {"status": Status.CANCELLED, "partial_key": "somewhere", "partial_frames": 35}
