@@ -18,7 +18,7 @@ class RestorationsConfig(AppConfig):
         from accounts.workspaces import retention_changed, workspace_purged
         from billing import references
         from restorations.data_export import delete_of
-        from restorations.models import Attempt, Restoration, Video
+        from restorations.models import Attempt, LinkImport, Restoration, Video
         from restorations.retention import apply_new_time, empty_workspace
 
         account_deleted.connect(delete_of, dispatch_uid="restorations.delete_exports")
@@ -26,6 +26,7 @@ class RestorationsConfig(AppConfig):
         retention_changed.connect(apply_new_time, dispatch_uid="restorations.apply_new_time")
         for name, rows, path in (
             ("video_id", Video.objects, "workspace_id"),
+            ("import_id", LinkImport.objects, "workspace_id"),
             ("restoration_id", Restoration.objects, "workspace_id"),
             ("attempt_id", Attempt.objects, "restoration__workspace_id"),
         ):

@@ -16,6 +16,7 @@ class Doorbell(enum.StrEnum):
     """The tasks that domain modules ring for."""
 
     INSPECT_VIDEO = "restorations.tasks.inspect_video"
+    IMPORT_LINK = "restorations.tasks.import_link"
     HASH_SOURCE = "restorations.tasks.hash_source"
     MAKE_PROXY = "restorations.tasks.make_proxy"
     MAKE_RESULT_PROXY = "restorations.tasks.make_result_proxy"

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from accounts.models import User
 from accounts.querysets import TenantQuerySet
 from gpu_worker.contract import Engine, ErrorCode, Stage
+from restorations.arrivals import LinkImport, Upload, UploadPart
 from restorations.bases import Recipe, TenantModel
 from restorations.options import (
     AUTOMATIC,
@@ -27,62 +28,20 @@ from restorations.options import (
     result_suffix,
 )
 
+__all__ = [
+    "Attempt",
+    "LinkImport",
+    "Restoration",
+    "RestorationEvent",
+    "SavedSettings",
+    "TenantModel",
+    "Upload",
+    "UploadPart",
+    "Video",
+]
+
 #: SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by ITU-T H.273's table of transfer functions.
 _HDR_TRANSFERS: Final = frozenset({16, 18})
-
-
-class UploadQuerySet(TenantQuerySet["Upload"]):
-    def unfinished(self) -> UploadQuerySet:
-        """Returns the uploads that still take parts."""
-        return self.filter(video__isnull=True)
-
-
-class Upload(TenantModel):
-    """A file on its way in parts into storage; becomes a video when it is complete."""
-
-    file_name = models.CharField(_("file name"), max_length=255)
-    size_bytes = models.BigIntegerField(_("bytes"))
-    part_bytes = models.PositiveIntegerField(_("bytes in a part"))
-    storage_key = models.CharField(_("storage key"), max_length=255)
-    storage_upload_id = models.CharField(_("id of the multipart upload"), max_length=1024)
-    touched_at = models.DateTimeField(_("last part asked for"), default=timezone.now, editable=False)
-    has_checksums = models.BooleanField(
-        _("parts come with checksums"),
-        default=False,
-        help_text=_("Browsers compute them on secure pages only."),
-    )
-
-    objects = UploadQuerySet.as_manager()
-
-    class Meta:
-        indexes = [
-            # The same file dropped again goes on where it stopped.
-            models.Index(fields=["workspace", "file_name", "size_bytes"], name="upload_resume"),
-        ]
-
-    def __str__(self) -> str:
-        return self.file_name
-
-    @property
-    def num_parts(self) -> int:
-        """How many parts make the whole file."""
-        return -(-self.size_bytes // self.part_bytes)
-
-
-class UploadPart(models.Model):
-    """The checksum that one part of an upload was signed with: the storage wants them again to join the parts."""
-
-    upload = models.ForeignKey(Upload, on_delete=models.CASCADE, related_name="parts")
-    number = models.PositiveSmallIntegerField(_("number"))
-    sha256 = models.CharField(_("SHA-256 in Base64"), max_length=44)
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["upload", "number"], name="upload_part_once"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.upload_id}/{self.number}"
 
 
 class VideoQuerySet(TenantQuerySet["Video"]):

@@ -25,7 +25,7 @@ from django.utils.module_loading import import_string
 
 from accounts import scope
 from restorations import objects
-from restorations.models import Attempt, Restoration, Upload, Video
+from restorations.models import Attempt, LinkImport, Restoration, Upload, Video
 from restorations.stores.files import FileStore
 
 logger = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ def keys_in_use(keys: Collection[str]) -> set[str]:
     for rows, names in (
         (Video.objects.all(), ("storage_key", "poster_key", "proxy_key")),
         (Upload.objects.unfinished(), ("storage_key",)),
+        (LinkImport.objects.under_way(), ("storage_key",)),
         (Restoration.objects.all(), ("result_key", "proxy_key", "partial_key")),
         (
             Attempt.objects.filter(

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import ngettext
 
+from accounts.models import Workspace
 from billing import ledger
 from gpu_worker.contract import Engine
 from restorations import lifecycle, objects, reuse
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.forms import RestorationForm
-from restorations.models import Restoration, SavedSettings, Video
+from restorations.models import LinkImport, Restoration, SavedSettings, Video
 from restorations.options import UNUSED_BY, to_run_again
 from restorations.quotes import binding_quotes
 from restorations.rejections import Rejection
+
+#: How long the page says what became of an import.
+_IMPORT_SHOWN: Final = timedelta(minutes=15)
 
 
 def video_context(video: Video, form: RestorationForm | None = None) -> dict[str, Any]:
@@ -70,3 +76,15 @@ def _history(restoration: Restoration) -> list[tuple[str, datetime]]:
 
 def _address(key: str) -> str:
     return objects.address_to_read(key) if key else ""
+
+
+def import_context(workspace: Workspace) -> dict[str, Any]:
+    """Returns what the workspace's page shows of imports: those under way, and those that ended just now."""
+    recent = Q(touched_at__gt=timezone.now() - _IMPORT_SHOWN) | Q(status__in=LinkImport.UNDER_WAY)
+    shown = list(
+        LinkImport.objects.for_workspace(workspace)
+        .filter(recent)
+        .select_related("video__workspace")
+        .order_by("-created_at")[:10]
+    )
+    return {"imports": shown, "is_importing": any(begun.is_under_way for begun in shown)}

@@ -25,10 +25,12 @@ from restorations import (
     uploads,
 )
 from restorations.doorbells import Doorbell, ring
-from restorations.models import Restoration, Upload, Video
+from restorations.models import LinkImport, Restoration, Upload, Video
 
 EXPIRY_NOTICE: Final = timedelta(hours=24)
 UNFINISHED_UPLOAD: Final = timedelta(days=2)
+#: How long it can be read what became of an import; its link goes when it ends.
+IMPORT_KEPT: Final = timedelta(days=7)
 
 
 class StillInUse(ValueError):
@@ -47,6 +49,7 @@ def enforce() -> None:
     for upload in _uploads_due():
         uploads.abort(upload)
     data_export.delete_due()
+    LinkImport.objects.filter(touched_at__lt=now - IMPORT_KEPT).delete()
     _warn()
     purge()
     receipts.mail_receipts()

@@ -25,6 +25,7 @@ from restorations import (
     runpod,
     uploads,
 )
+from restorations.links import imports
 from restorations.repair import repair as run_repairs
 
 #: A sweep holds its lock at most this long, should its process be killed.
@@ -32,6 +33,7 @@ _SWEEP_SECONDS: Final = 60
 #: Seconds after which a task is ended, where the settings' limit does not fit it.
 _QUICK: Final = 45
 _ENCODING: Final = 30 * 60
+_IMPORT: Final = 60 * 60
 
 
 @contextmanager
@@ -70,6 +72,12 @@ def repair() -> None:
 def enforce_retention() -> None:
     """Every five minutes: deletes files on time."""
     _sweep("retention", retention.enforce)
+
+
+@shared_task(time_limit=_IMPORT)
+def import_link(*, import_id: str) -> None:
+    """Fetches a file from a link."""
+    imports.run(import_id)
 
 
 @shared_task(time_limit=_ENCODING)

@@ -50,7 +50,7 @@ def begin(
     if begun is not None:
         objects.delete([begun.storage_key])
         begun.delete()
-    key = _source_key(workspace, file_name)
+    key = source_key(workspace, file_name)
     upload = Upload.objects.create(
         workspace=workspace,
         created_by=user,
@@ -141,7 +141,7 @@ def receive(
     """Takes a file that came in one request, from browsers without JavaScript."""
     file_name = _checked_name(file_name)
     _check_size(size_bytes, settings.UPLOAD_MAX_BYTES_SINGLE)
-    key = _source_key(workspace, file_name)
+    key = source_key(workspace, file_name)
     saved = objects.save(key, content)
     return make_video(
         workspace=workspace,
@@ -217,6 +217,7 @@ def _check_size(size_bytes: int, limit: int) -> None:
         raise UploadRefused(_("This file has %(size)s; at most %(limit)s can be uploaded.") % sizes)
 
 
-def _source_key(workspace: Workspace, file_name: str) -> str:
+def source_key(workspace: Workspace, file_name: str) -> str:
+    """Returns a new key for a source; of the file's own name it has only the ending."""
     suffix = get_valid_filename(PurePath(file_name).suffix[:10] or "x").lower().lstrip("._")
     return f"{workspace.pk}/sources/{uuid.uuid4()}.{suffix or 'bin'}"

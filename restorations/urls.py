@@ -1,6 +1,15 @@
 from django.urls import path
 
-from restorations.views import account, deletions, hooks, restorations, saved_settings, uploads, videos
+from restorations.views import (
+    account,
+    deletions,
+    hooks,
+    imports,
+    restorations,
+    saved_settings,
+    uploads,
+    videos,
+)
 
 urlpatterns = [
     path("settings/data/", account.account_data, name="account-data"),
@@ -16,6 +25,9 @@ urlpatterns = [
         "w/<slug:slug>/uploads/<uuid:upload_id>/parts/<int:number>/", uploads.upload_part, name="upload-part"
     ),
     path("w/<slug:slug>/uploads/<uuid:upload_id>/complete/", uploads.upload_complete, name="upload-complete"),
+    path("w/<slug:slug>/imports/", imports.import_list, name="import-list"),
+    path("w/<slug:slug>/imports/begin/", imports.import_create, name="import-create"),
+    path("w/<slug:slug>/imports/<uuid:import_id>/cancel/", imports.import_cancel, name="import-cancel"),
     path("w/<slug:slug>/videos/", videos.video_create, name="video-create"),
     path("w/<slug:slug>/videos/<uuid:video_id>/", videos.video_detail, name="video-detail"),
     path("w/<slug:slug>/videos/<uuid:video_id>/quote/", videos.video_quote, name="video-quote"),

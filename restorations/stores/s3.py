@@ -40,6 +40,10 @@ _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSm
 _TRANSFER: Final = TransferConfig(
     multipart_chunksize=16 * 2**20, multipart_threshold=16 * 2**20, max_concurrency=4
 )
+#: Streams are read where they are saved: what comes from an import looks into the database on its way.
+_IN_THIS_THREAD: Final = TransferConfig(
+    multipart_chunksize=16 * 2**20, multipart_threshold=16 * 2**20, use_threads=False
+)
 
 
 class S3Store:
@@ -99,12 +103,17 @@ class S3Store:
     def save(self, key: str, content: IO[bytes]) -> None:
         with _errors(key):
             self.client.upload_fileobj(
-                content, self.bucket, key, ExtraArgs={"ContentType": media_type_of(key)}, Config=_TRANSFER
+                content,
+                self.bucket,
+                key,
+                ExtraArgs={"ContentType": media_type_of(key)},
+                Config=_IN_THIS_THREAD,
             )
 
     def save_file(self, key: str, path: Path) -> None:
-        with path.open("rb") as file:
-            self.save(key, file)
+        extra = {"ContentType": media_type_of(key)}
+        with _errors(key):
+            self.client.upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_TRANSFER)
         path.unlink()
 
     def size(self, key: str) -> int:

@@ -26,7 +26,7 @@ from restorations import retention, submission, uploads, watching
 from restorations.forms import MORE_SETTINGS, RestorationForm, SingleUploadForm
 from restorations.models import Restoration, SavedSettings, Video
 from restorations.options import Options
-from restorations.pages import video_context
+from restorations.pages import import_context, video_context
 
 
 def render_fragment(
@@ -54,9 +54,10 @@ def workspace_home(request: WorkspaceRequest) -> HttpResponse:
             "max_bytes": settings.UPLOAD_MAX_BYTES,
             "single_max_bytes": settings.UPLOAD_MAX_BYTES_SINGLE,
             "part_bytes": settings.UPLOAD_PART_BYTES,
-            "accept": "video/*,.mkv,.avi,.ts,.m2ts,.mts,.vob,.mxf,.ogv,.wmv,.flv,.dv,.mpg,.mod,.rmvb",
+            "accept": "video/*,image/*,.mkv,.avi,.ts,.m2ts,.mts,.vob,.mxf,.ogv,.wmv,.flv,.dv,.mpg,.mod,.rmvb",
         },
     }
+    context |= import_context(request.workspace)
     return render_fragment(request, "restorations/workspace_home.html", "library", context)
 
 

@@ -172,6 +172,7 @@ CELERY_TASK_ROUTES = {
     "restorations.tasks.make_proxy": {"queue": "encoding"},
     "restorations.tasks.make_result_proxy": {"queue": "encoding"},
     "restorations.tasks.hash_source": {"queue": "encoding"},
+    "restorations.tasks.import_link": {"queue": "encoding"},
     "restorations.tasks.sweep_storage": {"queue": "encoding"},
 }
 CELERY_TASK_IGNORE_RESULT = True
@@ -316,6 +317,9 @@ OBJECT_ORIGINS = _objects.origins
 S3_PUBLIC_ENDPOINT_URL = _objects.public_url
 #: Browsers send the SHA-256 of each part, which the storage compares.
 S3_PART_CHECKSUMS = _objects.part_checksums
+#: Which addresses a pasted link may lead to, a function of one: the public internet and nothing else.
+IMPORT_ADDRESS_POLICY = "restorations.links.policy.public_only"
+IMPORT_SCHEMES = ["https"]
 #: One part of a resumable upload; what is lost at most when the network goes.
 UPLOAD_PART_BYTES = env.integer("UPLOAD_PART_BYTES", 16 * 2**20, low=_objects.min_part_bytes, high=64 * 2**20)
 UPLOAD_MAX_BYTES = env.integer("UPLOAD_MAX_BYTES", 50 * 2**30, low=2**20)

@@ -23,6 +23,7 @@ from accounts.models import Invitation, User, Workspace
 from accounts.permissions import Permission, Role, may
 from billing import purchases
 from billing.models import CreditPack
+from restorations.models import LinkImport
 from tests.factories import (
     MembershipFactory,
     RestorationFactory,
@@ -93,6 +94,9 @@ DOORS = {
     "upload-parts": Door(RESTORE),
     "upload-part": Door(RESTORE, "POST"),
     "upload-complete": Door(RESTORE, "POST"),
+    "import-list": Door(LOOK),
+    "import-create": Door(RESTORE, "POST"),
+    "import-cancel": Door(RESTORE, "POST"),
     "video-create": Door(RESTORE, "POST"),
     "video-detail": Door(LOOK),
     "video-quote": Door(LOOK),
@@ -163,6 +167,9 @@ class Places:
         self.video = VideoFactory(workspace=workspace)
         self.restoration = RestorationFactory(video=self.video)
         self.upload = UploadFactory(workspace=workspace)
+        self.link_import = LinkImport.objects.create(
+            workspace=workspace, link="https://example.com/a.mp4", host="example.com", storage_key="a"
+        )
         self.saved_settings = SavedSettingsFactory(workspace=workspace)
         pack = CreditPack.objects.earliest("price_cents")
         self.purchase = purchases.new_purchase(workspace=workspace, pack=pack)
@@ -178,6 +185,7 @@ class Places:
             "video_id": self.video.pk,
             "restoration_id": self.restoration.pk,
             "upload_id": self.upload.pk,
+            "import_id": self.link_import.pk,
             "saved_id": self.saved_settings.pk,
             "purchase_id": self.purchase.pk,
             "member_id": self.member.pk,

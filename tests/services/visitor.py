@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,9 @@ from tests.services.smtp import Mailbox, code_in
 
 PASSWORD = "correct horse battery"
 FINAL = ("succeeded", "failed", "cancelled")
+
+
+_seeds = itertools.count(1)
 
 
 class Visitor:
@@ -44,8 +48,8 @@ class Visitor:
         return page
 
     def order(self, video_page: str, preset: str = "720p") -> str:
-        """Orders a restoration and returns its page."""
-        return str(self.post(f"{video_page}restore/", preset=preset).url.path)
+        """Orders a restoration and returns its page; each with a seed of its own, or the second would be the first."""
+        return str(self.post(f"{video_page}restore/", preset=preset, seed=str(next(_seeds))).url.path)
 
     def status(self, page: str) -> str:
         """Returns the restoration's status as its page shows it; nothing while the site is away."""
