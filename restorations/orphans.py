@@ -8,6 +8,7 @@ wrong one, and nothing is removed.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import re
@@ -238,7 +239,19 @@ def _sweep_scratch() -> int:
     store = objects.store()
     num_deleted = store.sweep_staging(limit) if isinstance(store, FileStore) else 0
     for folder in Path(settings.VAR_DIR, "scratch").glob("*"):
-        if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < limit:
+        if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < limit and not _is_held(folder / "lock"):
             shutil.rmtree(folder, ignore_errors=True)
             num_deleted += 1
     return num_deleted
+
+
+def _is_held(lock: Path) -> bool:
+    """Returns whether the worker whose folder this is lives: it holds the folder's lock, idle or not."""
+    try:
+        with lock.open("r+") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except BlockingIOError:
+        return True
+    return False

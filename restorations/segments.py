@@ -7,11 +7,7 @@ They are needed until the restoration has ended, and then once more for `partial
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Final
-from uuid import UUID
-
-from django.db.models import Q
 
 from gpu_worker.contract import ContractError, Journal, SegmentStore
 from restorations import objects
@@ -78,32 +74,6 @@ def forget(restoration: Restoration) -> None:
     keys = [_segment_key(restoration, index) for index in range(restoration.num_segment_objects)]
     objects.delete([_journal_key(restoration), *keys])
     Restoration.objects.filter(pk=restoration.pk).update(num_segment_objects=0)
-
-
-def keys_in_use(keys: Iterable[str]) -> set[str]:
-    """Returns which of these objects are segments, journals or finished parts that are still needed."""
-    owners: dict[UUID, list[str]] = {}
-    for key in keys:
-        folder = key.split("/")
-        if len(folder) == 4 and folder[1] in ("segments", "results") and (owner := _uuid(folder[2])):
-            owners.setdefault(owner, []).append(key)
-    needed = Q(num_segment_objects__gt=0) | ~Q(partial_key="")
-    found = Restoration.objects.filter(needed, pk__in=owners).values_list(
-        "pk", "num_segment_objects", "partial_key"
-    )
-    return {
-        key
-        for pk, num_objects, partial_key in found
-        for key in owners[pk]
-        if key == partial_key or (num_objects and "/segments/" in key)
-    }
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _folder(restoration: Restoration) -> str:

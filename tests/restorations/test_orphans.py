@@ -1,8 +1,11 @@
 """Objects without rows go, rows without objects are told; nothing that somebody is at is touched. On both stores."""
 
 import io
+import subprocess
+import sys
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -201,6 +204,22 @@ def test_files_of_killed_processes_go(settings, a_week_later, tmp_path):
     assert not left.exists()
     if isinstance(store, FileStore):
         assert list(store.staging_path().parent.glob("*")) == []
+
+
+def test_the_scratch_space_of_an_idle_worker_stays(settings, a_week_later, tmp_path):
+    settings.VAR_DIR = tmp_path
+    code = (
+        "import pathlib, sys, time; from gpu_worker.scratch import Scratch;"
+        "scratch = Scratch(pathlib.Path(sys.argv[1])); print(scratch.directory, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "scratch")]
+    with subprocess.Popen(command, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, text=True) as worker:
+        directory = Path(worker.stdout.readline().strip())
+        orphans.sweep()
+        assert directory.is_dir()
+        worker.kill()
+    orphans.sweep()
+    assert not directory.exists()
 
 
 def test_an_upload_that_the_bucket_gave_up_begins_anew(workspace, alice):

@@ -227,13 +227,3 @@ def test_segments_go_when_the_result_is_there(finished):
     lifecycle.settle(attempt, otherwise=None)
     retention.purge()
     assert ended(restoration).status == Status.SUCCEEDED
-
-
-def test_the_orphan_finder_knows_what_is_still_needed(halfway):
-    other = RestorationFactory()
-    key = segments.key_of(halfway, 0)
-    part = f"{halfway.workspace_id}/results/{halfway.pk}/partial.mp4"
-    strangers = [segments.key_of(other, 0), part, "sources/1", f"a/segments/{'0' * 8}/1", "a/segments/x/1"]
-    assert segments.keys_in_use([key, *strangers]) == {key}
-    Restoration.objects.filter(pk=halfway.pk).update(num_segment_objects=0, partial_key=part)
-    assert segments.keys_in_use([key, *strangers]) == {part}
