@@ -318,7 +318,10 @@ def settle(
 
 @transaction.atomic
 def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
-    if not _move_attempt(attempt, Attempt.Status.SUCCEEDED, finished_at=timezone.now(), **_cost(attempt)):
+    # Who took the job may have more GPUs than were asked for, and all of them cost.
+    attempt.gpus = manifest.gpus or attempt.gpus
+    values = {"finished_at": timezone.now(), "gpus": attempt.gpus, **_cost(attempt)}
+    if not _move_attempt(attempt, Attempt.Status.SUCCEEDED, **values):
         return False
     restoration = attempt.restoration
     now = timezone.now()

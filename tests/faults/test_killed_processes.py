@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -12,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import httpx
 import pytest
 
@@ -92,6 +95,36 @@ def test_a_part_killed_while_a_job_runs_costs_time_only(
     kill(site, program)
     assert visitor.wait_for(page, *FINAL) == "succeeded"
     check_books(site, page, visitor)
+
+
+def test_a_cancelled_job_keeps_what_is_finished(visitor: Visitor, site: Product) -> None:
+    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    visitor.wait_for(page, "running")
+    wait_until(
+        lambda: re.search(r"[1-4] of about \d parts", visitor.http.get(page).text),
+        seconds=60,
+        otherwise=lambda: AssertionError("no part is finished"),
+    )
+    visitor.post(f"{page}cancel/")
+    wait_until(
+        lambda: "Download the finished part" in visitor.http.get(page).text,
+        seconds=30,
+        otherwise=lambda: AssertionError("there is no finished part"),
+    )
+    part = visitor.http.get(f"{page}download/").content
+    with av.open(io.BytesIO(part)) as video:
+        num_frames = sum(1 for _ in video.decode(video=0))
+    assert 120 <= num_frames < 599
+    assert f"The first {num_frames} of 599 frames" in visitor.http.get(page).text
+    restoration = page.rstrip("/").rpartition("/")[2].replace("-", "")
+    [(price, refunded)] = rows(
+        site,
+        "SELECT price_credits, refunded_credits FROM restorations_restoration WHERE id = ?",
+        restoration,
+    )
+    assert visitor.credits == 300 - int(str(price)) + int(str(refunded))
+    left = [path for path in site.var_dir.rglob("*") if "segments" in path.parts and path.is_file()]
+    assert left == []
 
 
 def test_a_killed_gpu_worker_costs_one_try(visitor: Visitor, site: Product) -> None:

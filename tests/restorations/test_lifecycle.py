@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from billing import ledger
 from billing.models import CreditEntry
+from billing.price_tables import gpu_microdollars_a_second
 from gpu_worker.contract import Engine, ErrorCode, Manifest, Output, Progress, Stage
 from restorations import dispatch, lifecycle, objects, repair
 from restorations.models import Attempt, Restoration
@@ -87,6 +88,16 @@ def test_a_manifest_settles_the_job_whatever_the_endpoint_says(attempt, state):
     assert restoration.engine == "cpu"
     assert restoration.expires_at is not None
     assert ledger.balance(restoration.workspace) == 0
+
+
+def test_a_machine_costs_all_of_its_gpus(attempt, settings):
+    settings.RESTORATION_ENGINE = "seedvr2"
+    attempt.execution_ms = 1000
+    attempt.save()
+    deliver(attempt, gpus=4)
+    dispatch.apply_status(attempt, JobStatus(state=JobState.COMPLETED, execution_ms=1000))
+    attempt.refresh_from_db()
+    assert (attempt.gpus, attempt.cost_microdollars) == (4, 4 * gpu_microdollars_a_second("H100"))
 
 
 def test_succeeding_twice_changes_nothing(attempt):
