@@ -45,3 +45,23 @@ class Recipe(models.Model):
 
     class Meta:
         abstract = True
+
+
+class InParts(models.Model):
+    """What is finished of a restoration before all of it is: parts while it runs, and what stays when it ends early."""
+
+    num_segments = models.PositiveIntegerField(_("parts"), default=0)
+    num_segments_done = models.PositiveIntegerField(_("parts done"), default=0)
+    #: How many segments storage may hold for whoever takes the work over; 0 when there are none any more.
+    num_segment_objects = models.PositiveSmallIntegerField(default=0, editable=False)
+    partial_key = models.CharField(_("finished part"), max_length=255, blank=True)
+    partial_bytes = models.BigIntegerField(_("bytes of the finished part"), default=0)
+    partial_frames = models.PositiveIntegerField(_("frames of the finished part"), default=0)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def has_partial(self) -> bool:
+        """True while storage holds the finished part of what was cancelled or has failed."""
+        return bool(self.partial_key)

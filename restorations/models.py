@@ -19,7 +19,7 @@ from accounts.models import User
 from accounts.querysets import TenantQuerySet
 from gpu_worker.contract import Engine, ErrorCode, Stage
 from restorations.arrivals import LinkImport, Upload, UploadPart
-from restorations.bases import Recipe, TenantModel
+from restorations.bases import InParts, Recipe, TenantModel
 from restorations.options import (
     AUTOMATIC,
     OutputChoice,
@@ -162,7 +162,7 @@ def new_webhook_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-class Restoration(Recipe, TenantModel):
+class Restoration(Recipe, InParts, TenantModel):
     """One order: a video, settings, a price, and what became of it.
 
         queued -> submitted -> running -> succeeded -> expired
@@ -218,10 +218,6 @@ class Restoration(Recipe, TenantModel):
     )
     num_frames = models.PositiveIntegerField(_("frames"), default=0)
     num_frames_done = models.PositiveIntegerField(_("frames done"), default=0)
-    num_segments = models.PositiveIntegerField(_("parts"), default=0)
-    num_segments_done = models.PositiveIntegerField(_("parts done"), default=0)
-    #: How many segments storage may hold for whoever takes the work over; 0 when there are none any more.
-    num_segment_objects = models.PositiveSmallIntegerField(default=0, editable=False)
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
 
@@ -248,9 +244,6 @@ class Restoration(Recipe, TenantModel):
     #: While its proxy is still to be made: since when.
     proxy_wanted_at = models.DateTimeField(null=True, blank=True, editable=False)
     manifest = models.JSONField(_("manifest"), null=True, blank=True)
-    partial_key = models.CharField(_("finished part"), max_length=255, blank=True)
-    partial_bytes = models.BigIntegerField(_("bytes of the finished part"), default=0)
-    partial_frames = models.PositiveIntegerField(_("frames of the finished part"), default=0)
     expires_at = models.DateTimeField(_("files are deleted at"), null=True, blank=True)
     #: Mails are sent once: the moment of sending, set before the mail leaves.
     finish_mailed_at = models.DateTimeField(null=True, blank=True, editable=False)
@@ -295,11 +288,6 @@ class Restoration(Recipe, TenantModel):
     def is_downloadable(self) -> bool:
         """True while storage holds the result."""
         return self.status == self.Status.SUCCEEDED
-
-    @property
-    def has_partial(self) -> bool:
-        """True while storage holds the finished part of what was cancelled or has failed."""
-        return bool(self.partial_key)
 
     @property
     def partial_name(self) -> str:
