@@ -70,8 +70,9 @@ class RestorationForm(forms.Form):
         ),
     )
 
+    #: Only for saving, where it has to be there.
     name = forms.CharField(
-        label=_("Name"),
+        label=_("Name of these settings"),
         required=False,
         max_length=60,
         help_text=_("Everybody in this workspace finds them under this name. The seed is not saved."),
