@@ -63,13 +63,13 @@ _SPEED: Final = {
 }
 #: The 7B costs 9 % more than the 3B, most of the work being the VAE's.
 _MODEL_SPEED: Final = {Model.SEEDVR2_7B: 1.0, Model.SEEDVR2_7B_SHARP: 1.0, Model.SEEDVR2_3B: 1.09}
-#: Millions of pixels that one core encodes in a second: the writer of segments on a cartoon at 1080p.
-_ENCODED_A_SECOND: Final = {Output.H264: 44.0, Output.H265: 11.0, Output.PRORES: 14.0, Output.PNG: 19.0}
+#: Millions of pixels that one core encodes in a second at 1080p (docs/benchmarks/encoders_cpu_2026-11-24.md).
+_ENCODED_A_SECOND: Final = {Output.H264: 27.0, Output.H265: 6.2, Output.PRORES: 8.9, Output.PNG: 15.5}
 #: Cores that encode: four for each H100 beside its networks, and here both, which restore as well.
 _CORES_A_GPU: Final = 4
 _CORES_HERE: Final = 2
-#: Bytes of a result for each of its pixels; PNG has twice the bits for sources of more than 8.
-_BYTES_A_PIXEL: Final = {Output.H264: 0.03, Output.H265: 0.03, Output.PRORES: 0.46, Output.PNG: 1.2}
+#: Bytes of a result for each of its pixels, between a cartoon and grain; PNG doubles the bits of deep sources.
+_BYTES_A_PIXEL: Final = {Output.H264: 0.05, Output.H265: 0.05, Output.PRORES: 0.5, Output.PNG: 1.5}
 _DEEP_PNG: Final = 3
 _LARGE: Final = 2 * 10**9
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from restorations.models import Restoration, Video
@@ -48,5 +48,6 @@ def find(video: Video, options: Options) -> Restoration | None:
     there = Q(status=Restoration.Status.SUCCEEDED, expires_at__gt=timezone.now())
     coming = Q(status__in=Restoration.ACTIVE)
     same = Restoration.objects.for_workspace(video.workspace).filter(content, revision=revision(), **wanted)
-    # The enum's order is not the one wanted here: a finished one has a moment of finishing, the others none.
-    return same.filter(there | coming).order_by("-finished_at", "created_at").first()
+    # The enum's order is not the one wanted here: a finished one has a moment of finishing, the others none. PostgreSQL
+    # would put those without one first.
+    return same.filter(there | coming).order_by(F("finished_at").desc(nulls_last=True), "created_at").first()

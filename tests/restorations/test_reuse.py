@@ -55,6 +55,13 @@ def test_a_result_that_is_there_is_opened_and_costs_nothing(video, alice, alice_
     assert Restoration.objects.count() == 1
 
 
+def test_a_finished_result_comes_before_one_that_is_being_made(video, alice):
+    submission.submit(video=video, user=alice, options=options(seed=5))
+    there = finished(video, alice, seed=6)
+    submission.submit(video=video, user=alice, options=options(seed=7))
+    assert reuse.find(video, Options(preset="720p")) == there
+
+
 def test_the_page_says_so_before_the_button(video, alice, alice_client):
     first = finished(video, alice)
     page = alice_client.get(f"{video.get_absolute_url()}?preset=720p&seed=1").content.decode()
