@@ -26,7 +26,12 @@ from restorations.options import Options
 from tests.factories import RestorationFactory, UserFactory, VideoFactory
 from tests.faults.world import World, check
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.services, pytest.mark.both_databases]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.services,
+    pytest.mark.both_databases,
+    pytest.mark.timeout(600),
+]
 Status = Restoration.Status
 
 #: `make faults` also kills inside of transactions, which takes minutes.

@@ -44,7 +44,7 @@ class Visitor:
             answer.raise_for_status()
             parts.append({"PartNumber": number, "ETag": answer.headers["etag"]})
         page: str = self._json(begun["urls"]["complete"], parts=parts)["video_url"]
-        self._wait(lambda: "Restore for" in self.http.get(page).text, f"{page} is not ready", 60)
+        self._wait(lambda: "Restore for" in self._text(page), f"{page} is not ready", 60)
         return page
 
     def order(self, video_page: str, preset: str = "720p") -> str:
@@ -53,12 +53,14 @@ class Visitor:
 
     def status(self, page: str) -> str:
         """Returns the restoration's status as its page shows it; nothing while the site is away."""
+        found = re.search(r'data-state="([a-z]+)-', self._text(page))
+        return found[1] if found else ""
+
+    def _text(self, page: str) -> str:
         try:
-            text = self.http.get(page).text
+            return self.http.get(page).text
         except httpx.TransportError:
             return ""
-        found = re.search(r'data-state="([a-z]+)-', text)
-        return found[1] if found else ""
 
     def wait_for(self, page: str, *statuses: str, seconds: float = 120) -> str:
         """Waits until a restoration has one of these statuses and returns it."""
