@@ -50,6 +50,8 @@ class PermissionsPolicyMiddleware:
         response = self._get_response(request)
         response.headers.setdefault("Permissions-Policy", PERMISSIONS_POLICY)
         response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+        # What one person sees is nobody else's; a proxy in front keeps nothing that does not say that it may.
+        response.headers.setdefault("Cache-Control", "private, no-cache")
         return response
 
 

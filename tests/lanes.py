@@ -48,6 +48,7 @@ LANES: Final = (
             *("--postgres", "-m", "both_databases or not (services or journey or torch or gpu)", "-n", "2"),
             # These touch no database.
             *("--ignore=tests/gpu_worker", "--ignore=tests/architecture/test_sources.py"),
+            "--ignore=tests/site/test_catalogues.py",
         ),
     ),
     Lane(name="networks", arguments=("-m", "torch", str(NETWORKS)), needs=NETWORKS),

@@ -24,6 +24,7 @@ from restorations.routing import websocket_urlpatterns
 from seedvr_site import env
 from seedvr_site.asgi import application
 from tests.architecture.test_addresses import DOORS, Places
+from tests.factories import PASSWORD
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SignIn = Callable[[User], Client]
@@ -52,12 +53,14 @@ def run(*command: str, **changes: str | None) -> subprocess.CompletedProcess[str
 # --- Production ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.services
 def test_django_finds_nothing_to_say_about_production() -> None:
     result = run("manage.py", "check", "--deploy", "--fail-level", "DEBUG")
     assert result.returncode == 0, result.stderr
     assert "no issues (0 silenced)" in result.stdout
 
 
+@pytest.mark.services
 def test_production_speaks_https_only() -> None:
     script = """
 import django, json
@@ -83,6 +86,7 @@ print(json.dumps([plain.status_code, plain["Location"], dict(secure.headers), co
         assert (cookies[f"{kind}_COOKIE_DOMAIN"], cookies[f"{kind}_COOKIE_PATH"]) == (None, "/")
 
 
+@pytest.mark.services
 @pytest.mark.parametrize("name", ["SECRET_KEY", "RUNPOD_API_KEY"])
 def test_a_secret_that_is_missing_is_named(name: str) -> None:
     result = run("-c", "import django; django.setup()", **{name: None})
@@ -90,6 +94,7 @@ def test_a_secret_that_is_missing_is_named(name: str) -> None:
     assert f"{name} is not set; set it, or set {name}_FILE to a file that holds it" in result.stderr
 
 
+@pytest.mark.services
 def test_an_address_without_https_is_refused() -> None:
     result = run("-c", "import django; django.setup()", SITE_URL="http://restore.example.com")
     assert "production is served by https:// only" in result.stderr
@@ -141,13 +146,22 @@ def test_every_answer_carries_the_policies(client: Client, db: None) -> None:
             "Cross-Origin-Resource-Policy": "same-origin",
             "X-Content-Type-Options": "nosniff",
             "X-Frame-Options": "DENY",
+            "Cache-Control": "private, no-cache",
         }
         assert expected.items() <= dict(response.headers).items()
         assert "camera=()" in response.headers["Permissions-Policy"]
 
 
-def test_the_admin_runs_scripts_of_this_site_only(client: Client, db: None) -> None:
-    assert policy(client.get(reverse("admin:login")))["script-src"] == ["'self'"]
+def test_operators_use_the_door_that_asks_for_the_second_step(
+    client: Client, alice: User, signed_in: SignIn
+) -> None:
+    assert client.get(reverse("admin:index"), follow=True).request["PATH_INFO"] == reverse("account_login")
+    form = {"username": alice.email, "password": PASSWORD}
+    assert client.post(reverse("admin:login"), form)["Location"].startswith(reverse("account_login"))
+    User.objects.filter(pk=alice.pk).update(is_staff=True)
+    page = signed_in(alice).get(reverse("admin:index"))
+    assert page.status_code == 200
+    assert policy(page)["script-src"] == ["'self'"]
 
 
 # --- Requests that come from elsewhere ----------------------------------------------------------------------
