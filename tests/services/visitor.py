@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -88,10 +90,18 @@ class Visitor:
         return answer.url.path
 
     def _json(self, path: str, **body: object) -> dict[str, object] | dict[str, str]:
-        answer = self.http.post(path, content=json.dumps(body), headers=self._token())
+        answer = self._post_as_uploader(path, json.dumps(body))
         assert answer.status_code in (200, 201), answer.text
         document: dict[str, object] = answer.json()
         return document
+
+    def _post_as_uploader(self, path: str, content: str) -> httpx.Response:
+        """Posts until there is an answer: the page's uploader does so too, and all of its requests may be repeated."""
+        for _ in range(60):
+            with contextlib.suppress(httpx.TransportError):
+                return self.http.post(path, content=content, headers=self._token())
+            time.sleep(0.5)
+        raise AssertionError(f"{path} does not answer")
 
     def _token(self) -> dict[str, str]:
         return {"X-CSRFToken": self.http.cookies.get("csrftoken") or "", "Referer": self.site.url}
