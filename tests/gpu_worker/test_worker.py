@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from gpu_worker.contract import Engine, ErrorCode, Manifest, Progress, Stage, parse_error
@@ -72,6 +73,15 @@ def frames_of(content: bytes) -> list[bytes]:
     """Returns a video's decoded frames."""
     with av.open(io.BytesIO(content)) as video:
         return [frame.to_ndarray().tobytes() for frame in video.decode(video=0)]
+
+
+def distances(some: list[bytes], others: list[bytes]) -> list[float]:
+    """Mean absolute difference of each two frames, 0..255: x264 does not always give the same bits."""
+    assert len(some) == len(others)
+    return [
+        float(np.abs(np.frombuffer(one, np.uint8).astype(int) - np.frombuffer(other, np.uint8)).mean())
+        for one, other in zip(some, others, strict=True)
+    ]
 
 
 def until_restoring(endpoint: EndpointProcess, job_id: str) -> None:
@@ -159,7 +169,7 @@ def test_a_killed_workers_job_goes_on_after_its_last_segment(
     resumed = storage.objects["result.mp4"]
     again = own_endpoint.until_status(own_endpoint.run(order), seconds=60)
     assert Manifest.from_json(again["output"]).segments_reused == 0
-    assert frames_of(storage.objects["result.mp4"]) == frames_of(resumed)
+    assert max(distances(frames_of(storage.objects["result.mp4"]), frames_of(resumed))) < 0.1
 
 
 def test_a_killed_rank_ends_its_job_and_the_next_attempt_goes_on(

@@ -13,7 +13,7 @@ import pytest
 from gpu_worker.contract import Engine, ErrorCode, Manifest, parse_error
 from tests.gpu_worker.http_servers import Storage
 from tests.gpu_worker.processes import EndpointProcess, WorkerProcess, is_running, until
-from tests.gpu_worker.test_worker import frames_of, journal, puts, request, with_segments
+from tests.gpu_worker.test_worker import distances, frames_of, journal, puts, request, with_segments
 
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(300)]
 
@@ -64,9 +64,10 @@ def test_two_ranks_share_a_video_are_cancelled_and_replaced(
     until(lambda: not list(worker.scratch.glob("worker-*/job-*")), seconds=30, what="the job is over")
     assert worker.ranks() == ranks
 
-    # One rank killed: the job ends with a code, both ranks are new, the next attempt goes on.
+    # One rank killed at work: the job ends with a code, both ranks are new, the next attempt goes on.
+    storage.objects.clear()
     job_id = own_endpoint.run(order(storage, attempt_id="attempt-2"))
-    until(lambda: len(journal(storage)) >= 2, seconds=100, what="two segments are finished")
+    until(lambda: journal(storage), seconds=100, what="a segment is finished")
     os.kill(ranks[1], signal.SIGKILL)
     failed = own_endpoint.until_status(job_id, seconds=60)
     assert parse_error(failed["error"])[0] is ErrorCode.OUT_OF_MEMORY, failed
@@ -74,7 +75,7 @@ def test_two_ranks_share_a_video_are_cancelled_and_replaced(
     manifest = restored(own_endpoint, own_endpoint.run(order(storage, attempt_id="attempt-3")))
     assert manifest.segments_reused == kept
     assert not set(ranks) & set(worker.ranks())
-    assert frames_of(storage.objects["result.mp4"]) == whole
+    assert max(distances(frames_of(storage.objects["result.mp4"]), whole)) < 3.0
 
 
 def test_one_rank_goes_on_where_two_died_with_their_worker(
@@ -98,16 +99,6 @@ def test_one_rank_goes_on_where_two_died_with_their_worker(
     manifest = restored(own_endpoint, own_endpoint.run({**order(storage), "segments": None}))
     assert manifest.segments_made < len(journal(storage))
     assert np.mean(distances(resumed, frames_of(storage.objects["result.mp4"]))) < 1.0
-
-
-def distances(some: list[bytes], others: list[bytes]) -> list[float]:
-    """Mean absolute difference of each two frames, 0..255."""
-    assert len(some) == len(others)
-    pairs = zip(some, others, strict=True)
-    return [
-        float(np.abs(np.frombuffer(one, np.uint8).astype(int) - np.frombuffer(other, np.uint8)).mean())
-        for one, other in pairs
-    ]
 
 
 def test_a_job_without_enough_memory_ends_with_its_code(
