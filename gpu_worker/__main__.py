@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         return serve_jobs()
     if arguments[0] == "restore":
         # PyTorch is for those who restore: a worker's parent runs without it.
-        from gpu_worker.engine.command import restore
+        from gpu_worker.restore_command import restore
 
         return restore(arguments[1:])
     sys.stderr.write(

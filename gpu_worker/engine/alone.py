@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gpu_worker.engine.formats import ResultFormat
-from gpu_worker.engine.job import Done, EngineJob, SegmentSpan
-from gpu_worker.engine.join import Joined, Span, join
-from gpu_worker.engine.video import VideoSource
+from gpu_worker.engine.job import Done, EngineJob, JoinJob, JoinReport, SegmentSpan
+from gpu_worker.engine.joining import join_result
 from gpu_worker.engine.work import Engine, run
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Tells one listener of the frames; nobody cancels, and the segments are known at the end."""
+    """Tells one listener of the frames and keeps the segments' files; nobody cancels."""
 
     on_frame: Callable[[int], None]
+    paths: dict[SegmentSpan, Path] = field(default_factory=dict)
     is_cancelled: bool = False
 
     def frames(self, num_done: int) -> None:
@@ -27,7 +25,8 @@ class Alone:
         self.on_frame(num_done)
 
     def segment(self, span: SegmentSpan, path: Path) -> None:
-        """Does nothing: the files are joined at the end."""
+        """Keeps the file until the join."""
+        self.paths[span] = path
 
     def check(self) -> None:
         """Goes on."""
@@ -35,18 +34,22 @@ class Alone:
 
 def restore_alone(
     job: EngineJob, result: Path, engine: Engine, *, on_frame: Callable[[int], None] = lambda _num: None
-) -> tuple[Done, Joined]:
+) -> tuple[Done, JoinReport]:
     """Restores a job's source into one file beside a temporary folder of segments. Raises `WorkerError`."""
     with tempfile.TemporaryDirectory(dir=result.parent, prefix=".segments-") as folder:
-        job = replace(job, folder=Path(folder))
-        done = run(job, engine, rank=0, world=1, events=Alone(on_frame))
-        return done, join_job(job, done, result)
+        job, events = replace(job, folder=Path(folder)), Alone(on_frame)
+        done = run(job, engine, rank=0, world=1, events=events)
+        return done, join_result(join_job(job, done, events.paths, result), lambda _num: None)
 
 
-def join_job(job: EngineJob, done: Done, result: Path) -> Joined:
-    """Joins the segments that lie in a job's folder. Raises `WorkerError`."""
-    with closing(VideoSource(job.source)) as source:
-        result_format = ResultFormat.of(source, job.output, width=job.width, height=job.height)
-        files = [job.folder / f"{one.index:05d}{result_format.segment_suffix}" for one in done.segments]
-        span = None if done.span_ticks is None else Span(*done.span_ticks)
-        return join(files, result, source=source, result_format=result_format, span=span)
+def join_job(job: EngineJob, done: Done, paths: Mapping[SegmentSpan, Path], result: Path) -> JoinJob:
+    """Returns what joins a job's segments, once all ranks are done."""
+    return JoinJob(
+        source=job.source,
+        result=result,
+        segments=tuple(str(paths[span]) for span in done.segments),
+        width=job.width,
+        height=job.height,
+        output=job.output,
+        span_ticks=done.span_ticks,
+    )

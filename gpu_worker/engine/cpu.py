@@ -6,7 +6,7 @@ It exists so that the whole way of a video runs on any machine; it is not SeedVR
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +52,7 @@ class CpuRestorer:
     result_format: ResultFormat
     peak_bytes = 0
 
-    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Iterator[Made]:
+    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:
         """Yields a part's own frames restored. The filters look at nine frames, and context is given to them."""
         chain = FilterChain(lambda _shape: self._filters())
         # The filters hold frames back but keep their order and number, so what belongs to them waits in a line.

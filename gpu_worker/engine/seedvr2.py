@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from gpu_worker.engine.segments import Part
 from gpu_worker.engine.shots import Look, Pace, Shot, Tools, free, is_out_of_memory
 from gpu_worker.engine.transfers import transfers_for
 from gpu_worker.engine.video import VideoSource
-from gpu_worker.engine.work import Made
+from gpu_worker.engine.work import Made, PlanFailed
 from gpu_worker.kernels.self_check import ConvolutionBroken, check_convolution
 from gpu_worker.models.checkpoint import CheckpointError
 
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Of the free memory; the rest is for what the driver and the allocator keep.
 _USABLE_PERCENT: Final = 95
+#: Of a plan that failed: what the next one may use.
+_LESS_PERCENT: Final = 95
 _GIBIBYTE: Final = 1024**3
 
 #: What memory depends on: model, width, height, and whether channels have 16 bits.
@@ -138,16 +140,22 @@ class SeedVR2Restorer:
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
 
     @torch.inference_mode()
-    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Iterator[Made]:
-        """Yields the part's own pictures restored. Raises `WorkerError` when the memory is too small."""
+    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:
+        """Yields the part's own pictures restored."""
+        shot = Shot(self._tools, part, check=check)
         try:
-            yield from Shot(self._tools, part, check=check).restored()
+            yield from shot.restored()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            # The windows of the transformer shrink by themselves: it was the VAE, or the weights on their return.
-            self._limit.num_bytes = self._plan.peak_bytes - 1
-            raise WorkerError(ErrorCode.OUT_OF_MEMORY, f"{self._plan.mode} does not fit") from None
+        else:
+            return
+        # Out of the handler, so that the error is gone with its frames and their tensors. The transformer's windows
+        # shrink by themselves: it was the VAE, or the weights on their return.
+        del shot
+        free(self._device)
+        self._limit.num_bytes = self._plan.peak_bytes * _LESS_PERCENT // 100
+        raise PlanFailed(f"out of memory: {self._plan} does not fit")
 
     def _remember_length(self, length: int) -> None:
         self._limit.length = length
@@ -205,8 +213,9 @@ def free_memory(device: torch.device) -> int:
 
 
 def _available_on_host() -> int:
-    """Bytes that programs can have: free pages alone would change with what the kernel caches of files."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    """Bytes of the host's memory that nobody needs; files that the system keeps in it do not count as needed."""
+    table = Path("/proc/meminfo")
+    for line in table.read_text().splitlines() if table.exists() else []:
         name, _, amount = line.partition(":")
         if name == "MemAvailable":
             return int(amount.split()[0]) * 1024
@@ -256,4 +265,6 @@ def _out_of_memory(what: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise WorkerError(ErrorCode.OUT_OF_MEMORY, what) from None
+    else:
+        return
+    raise WorkerError(ErrorCode.OUT_OF_MEMORY, what)

@@ -8,9 +8,11 @@ before it and nothing else.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.segments import Part, Placed, Segment, Segments, assigned, place
 from gpu_worker.engine.video import VideoSource
 
+logger = logging.getLogger(__name__)
+
+#: Attempts with plans of less and less memory, each of which reads the video anew.
+_MAX_PLANS: Final = 4
 #: Pictures that wait between two stages may take so many bytes, and are so many at the least and at the most.
 _WAITING_BYTES: Final = 256 * 1024 * 1024
 _WAITING_PICTURES: Final = (4, 32)
@@ -47,6 +53,10 @@ class Made:
     alpha: Pixels | None = None
 
 
+class PlanFailed(Exception):
+    """The engine's plan needs more memory than there is; the engine has a smaller one for the next attempt."""
+
+
 class PartRestorer(Protocol):
     """An engine set up for one job."""
 
@@ -54,8 +64,11 @@ class PartRestorer(Protocol):
     def peak_bytes(self) -> int:
         """The most memory that the job has held on the device so far."""
 
-    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Iterator[Made]:
-        """Yields the part's own frames restored, in order; calls `check` whenever work was done."""
+    def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:
+        """Yields the part's own frames restored, in order; calls `check` whenever work was done.
+
+        Raises `PlanFailed` where a smaller plan may do, `WorkerError` where nothing else is left.
+        """
 
 
 class Engine(Protocol):
@@ -99,19 +112,37 @@ def load(
 def run(job: EngineJob, engine: Engine, *, rank: int, world: int, events: Events) -> Done:
     """Restores this rank's segments of a video into files.
 
-    All threads have ended when this returns or raises: `WorkerError`, or `Cancelled` from `events.check`.
+    An engine whose plan fails goes on with a smaller one, with the segments that are not finished. All threads have
+    ended when this returns or raises: `WorkerError`, or `Cancelled` from `events.check`.
     """
-    started_at = time.perf_counter()
+    progress = _Progress(events)
+    for _ in range(_MAX_PLANS):
+        done = _attempt(job, engine, rank=rank, world=world, events=events, progress=progress)
+        if done is not None:
+            return done
+        progress.forget_unfinished()
+    raise WorkerError(ErrorCode.OUT_OF_MEMORY, f"{_MAX_PLANS} plans, each smaller than the last, did not fit")
+
+
+def _attempt(
+    job: EngineJob, engine: Engine, *, rank: int, world: int, events: Events, progress: _Progress
+) -> Done | None:
+    """One pass over the video; None when the plan failed, and then nothing of it is held."""
     with closing(VideoSource(job.source)) as source:
         result_format = ResultFormat.of(source, job.output, width=job.width, height=job.height)
         restorer = engine.begin(job, source, result_format)
-        work = _Work(job, restorer, result_format, events)
-        with _reading(source, job, events) as reading:
-            segments = Segments(reading.pictures)
-            with work.encoding():
-                for segment, is_mine in assigned(segments, job, rank=rank, world=world):
-                    work.do(segment, is_mine=is_mine)
-        return work.done(reading, seconds=time.perf_counter() - started_at)
+        try:
+            with _reading(source, job, events) as reading:
+                work = _Work(job, restorer, result_format, events, reading, progress)
+                segments = Segments(reading.pictures)
+                with work.encoding():
+                    for segment, is_mine in assigned(segments, job, rank=rank, world=world):
+                        work.do(segment, is_mine=is_mine)
+        except PlanFailed as failed:
+            # The text alone: a record that is kept would keep the error's frames, and their tensors with them.
+            logger.warning("%s", str(failed))
+            return None
+        return work.done()
 
 
 class _Reading:
@@ -122,10 +153,15 @@ class _Reading:
             _num_waiting(source), is_cancelled=lambda: events.is_cancelled
         )
         self.seconds = 0.0
+        self._started_at = time.perf_counter()
         self.thread = threading.Thread(target=self._read, args=(source, job), name="reader", daemon=True)
 
+    @property
+    def total_seconds(self) -> float:
+        """The time since reading began."""
+        return time.perf_counter() - self._started_at
+
     def _read(self, source: VideoSource, job: EngineJob) -> None:
-        started_at = time.perf_counter()
         error: BaseException | None = None
         try:
             numbered = number_shots(source.pictures())
@@ -136,7 +172,7 @@ class _Reading:
             pass
         except BaseException as raised:  # whatever it is, it is raised again where the pictures are read
             error = raised
-        self.seconds = time.perf_counter() - started_at - self.pictures.waited_to_put
+        self.seconds = self.total_seconds - self.pictures.waited_to_put
         self.pictures.end(error)
 
 
@@ -161,17 +197,26 @@ class _Work:
     """The rank's segments, one after the other; their encoders lag behind."""
 
     def __init__(
-        self, job: EngineJob, restorer: PartRestorer, result_format: ResultFormat, events: Events
+        self,
+        job: EngineJob,
+        restorer: PartRestorer,
+        result_format: ResultFormat,
+        events: Events,
+        reading: _Reading,
+        progress: _Progress,
     ) -> None:
         self._job = job
         self._restorer = restorer
         self._format = result_format
         self._events = events
+        self._reading = reading
+        self._progress = progress
         self._spans: list[SegmentSpan] = []
         self._encoders: list[_Encoder] = []
-        self._frames = _Frames(events)
         self._ticks: list[int] = []
-        self._seconds = {"restore": 0.0, "encode": 0.0}
+        #: Inside the engine, waits for pictures left out; inside encoders; waits for either and for the device.
+        self._restoring = self._encoding = 0.0
+        self._waited_for_pictures = self._waited_for_encoder = self._waited_for_device = 0.0
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
@@ -187,7 +232,7 @@ class _Work:
     def do(self, segment: Segment[Picture], *, is_mine: bool) -> None:
         """Restores a segment, or leaves it out."""
         self._events.check()
-        if is_mine:
+        if is_mine and not self._progress.is_finished(segment.index):
             self._restore(segment)
         else:
             self._skip(segment)
@@ -197,14 +242,15 @@ class _Work:
         while len(self._encoders) >= _MAX_ENCODING:
             self._finish_oldest()
         path = self._job.folder / f"{segment.index:05d}{self._format.segment_suffix}"
-        encoder = _Encoder(path, self._format, segment, self._frames, self._events)
+        encoder = _Encoder(path, self._format, segment, self._progress, self._events)
         self._encoders.append(encoder)
         try:
             for part in segment.parts():
-                frames = self._restorer.restore(part, check=self._events.check)
-                for made in self._timed(frames):
-                    self._note_ticks(made.ticks)
-                    encoder.frames.put(made)
+                # Closed at once when something fails: what it holds on the device is free then.
+                with closing(self._restorer.restore(part, check=self._events.check)) as frames:
+                    for made in self._timed(frames):
+                        self._note_ticks(made.ticks)
+                        encoder.frames.put(made)
         except Abandoned:
             # It gave up: raises what went wrong there.
             encoder.finish()
@@ -218,13 +264,15 @@ class _Work:
             # The engine rests, but this rank moves on.
             self._events.check()
 
-    def _timed(self, frames: Iterable[Made]) -> Iterator[Made]:
-        """Counts the time inside the engine; what it waits for pictures is taken off at the end."""
-        iterator = iter(frames)
+    def _timed(self, frames: Iterator[Made]) -> Iterator[Made]:
+        """Counts the time inside the engine, and in it the time that it waits for pictures."""
+        pictures = self._reading.pictures
         while True:
-            started_at = time.perf_counter()
-            made = next(iterator, None)
-            self._seconds["restore"] += time.perf_counter() - started_at
+            started_at, waited_before = time.perf_counter(), pictures.waited_to_get
+            made = next(frames, None)
+            waited = pictures.waited_to_get - waited_before
+            self._waited_for_pictures += waited
+            self._restoring += time.perf_counter() - started_at - waited
             if made is None:
                 return
             yield made
@@ -238,15 +286,20 @@ class _Work:
         encoder = self._encoders[0]
         encoder.finish()
         self._encoders.pop(0)
-        self._seconds["encode"] += encoder.busy_seconds
+        self._encoding += encoder.busy_seconds
+        self._waited_for_encoder += encoder.frames.waited_to_put
+        self._waited_for_device += encoder.device_seconds
 
-    def done(self, reading: _Reading, *, seconds: float) -> Done:
+    def done(self) -> Done:
         """What this rank knows at the end."""
         busy = {
-            "decode": reading.seconds,
-            "restore": self._seconds["restore"] - reading.pictures.waited_to_get,
-            "encode": self._seconds["encode"],
-            "total": seconds,
+            "decode": self._reading.seconds,
+            # A device works on while this thread is ahead of it, and then the encoder waits.
+            "restore": max(self._restoring, self._waited_for_device),
+            "encode": self._encoding,
+            "wait_for_pictures": self._waited_for_pictures,
+            "wait_for_encoder": max(0.0, self._waited_for_encoder - self._waited_for_device),
+            "total": self._reading.total_seconds,
         }
         span: Frames | None = None
         if self._job.span is not None and self._ticks:
@@ -261,18 +314,39 @@ class _Work:
         )
 
 
-class _Frames:
-    """Counts the frames that this rank has finished, over all encoders."""
+class _Progress:
+    """What this rank has finished, over all encoders and attempts."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
         self._lock = threading.Lock()
-        self._num_done = 0
+        #: Frames of each segment, by its number.
+        self._frames: Counter[int] = Counter()
+        self._finished: set[int] = set()
+        self._num_told = 0
 
-    def add(self) -> None:
+    def add(self, segment: int) -> None:
+        """Counts a frame that was encoded; frames that are done anew are not told again."""
         with self._lock:
-            self._num_done += 1
-            self._events.frames(self._num_done)
+            self._frames[segment] += 1
+            num_done = self._frames.total()
+            if num_done > self._num_told:
+                self._num_told = num_done
+                self._events.frames(num_done)
+
+    def finish(self, span: SegmentSpan, path: Path) -> None:
+        """Notes a segment whose file is complete."""
+        with self._lock:
+            self._finished.add(span.index)
+            self._events.segment(span, path)
+
+    def is_finished(self, segment: int) -> bool:
+        """True for a segment that an earlier attempt completed."""
+        return segment in self._finished
+
+    def forget_unfinished(self) -> None:
+        """Takes back the frames of segments that the next attempt does anew."""
+        self._frames = Counter({index: self._frames[index] for index in self._finished})
 
 
 class _Encoder:
@@ -283,17 +357,16 @@ class _Encoder:
         path: Path,
         result_format: ResultFormat,
         segment: Segment[Picture],
-        done: _Frames,
+        progress: _Progress,
         events: Events,
     ) -> None:
         least, _most = _WAITING_PICTURES
         self.frames: Handover[Made] = Handover(2 * least, is_cancelled=lambda: events.is_cancelled)
-        self.busy_seconds = 0.0
+        self.busy_seconds = self.device_seconds = 0.0
         self._path = path
         self._format = result_format
         self._segment = segment
-        self._done = done
-        self._events = events
+        self._progress = progress
         self._end_ticks: int | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._encode, name=f"encoder-{path.stem}", daemon=True)
@@ -323,15 +396,21 @@ class _Encoder:
                 closing(SegmentWriter(self._path, self._format, first_frame=self._segment.start)) as writer,
             ):
                 for made in self.frames:
-                    writer.write(made.picture(), made.ticks, alpha=made.alpha)
-                    self._done.add()
+                    writer.write(self._picture(made), made.ticks, alpha=made.alpha)
+                    self._progress.add(self._segment.index)
                 writer.finish(self._end_ticks)
                 self.busy_seconds = writer.busy_seconds
-            self._events.segment(self._segment.span, self._path)
+            self._progress.finish(self._segment.span, self._path)
         except BaseException as raised:  # whatever it is, `finish` raises it again
             self._error = raised
             # The engine learns of it at its next frame.
             self.frames.abandon()
+
+    def _picture(self, made: Made) -> Pixels | VideoFrame:
+        started_at = time.perf_counter()
+        picture = made.picture()
+        self.device_seconds += time.perf_counter() - started_at
+        return picture
 
 
 def bottleneck(seconds: Mapping[str, float]) -> str:

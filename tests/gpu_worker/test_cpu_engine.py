@@ -16,8 +16,7 @@ import pytest
 from gpu_worker.contract import ErrorCode, WorkerError
 from gpu_worker.engine.alone import restore_alone
 from gpu_worker.engine.cpu import CpuEngine
-from gpu_worker.engine.job import EngineJob
-from gpu_worker.engine.join import Joined
+from gpu_worker.engine.job import EngineJob, JoinReport
 from tests import samples
 from tests.gpu_worker.processes import REPOSITORY
 
@@ -29,18 +28,17 @@ def result(tmp_path: Path) -> Path:
     return tmp_path / "result.mp4"
 
 
-def restore(source: Path, result: Path, *, width: int, height: int, **more: Any) -> Joined:
+def restore(source: Path, result: Path, *, width: int, height: int, **more: Any) -> JoinReport:
     """Restores a file in this process."""
     job = EngineJob(source=source, folder=result.parent, model="cpu", width=width, height=height)
     return restore_alone(job, result, CpuEngine(), **more)[1]
 
 
-def restored(name: str, result: Path, width: int = 320, height: int = 180) -> Joined:
+def restored(name: str, result: Path, width: int = 320, height: int = 180) -> JoinReport:
     """Restores a sample and checks what holds for every result."""
     done: list[int] = []
     report = restore(samples.path(name), result, width=width, height=height, on_frame=done.append)
-    measured = report.measured
-    assert done == list(range(1, measured.num_frames + 1))
+    assert done == list(range(1, report.num_frames + 1))
     with av.open(str(result)) as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -101,7 +99,7 @@ def test_rate_and_number_of_frames_are_kept_exactly(
     name: str, rate: str, num_frames: int, result: Path
 ) -> None:
     report = restored(name, result)
-    assert (report.measured.frame_rate, report.measured.num_frames) == (Fraction(rate), num_frames)
+    assert (Fraction(report.frame_rate), report.num_frames) == (Fraction(rate), num_frames)
     assert {later - earlier for earlier, later in pairwise(moments(result))} == {1 / Fraction(rate)}
 
 
@@ -115,7 +113,7 @@ def test_a_variable_rate_keeps_every_moment(name: str, result: Path) -> None:
 
 
 def test_a_single_frame_is_a_video(result: Path) -> None:
-    assert restored("single_frame.mp4", result).measured.num_frames == 1
+    assert restored("single_frame.mp4", result).num_frames == 1
 
 
 @pytest.mark.parametrize(
@@ -123,7 +121,7 @@ def test_a_single_frame_is_a_video(result: Path) -> None:
     [("rotated_90.mp4", 180, 320), ("rotated_180.mp4", 320, 180), ("rotated_270.mp4", 180, 320)],
 )
 def test_a_rotated_video_stands_upright(name: str, width: int, height: int, result: Path) -> None:
-    assert restored(name, result, width, height).measured.num_frames == 50
+    assert restored(name, result, width, height).num_frames == 50
     upright = first_picture(samples.path(name))
     assert upright.shape == (height, width, 3)
     assert distance(upright, first_picture(result)) < 8
@@ -139,7 +137,7 @@ def test_a_rotated_video_stands_upright(name: str, width: int, height: int, resu
     ],
 )
 def test_every_kind_of_source_keeps_its_frames_and_its_look(name: str, num_frames: int, result: Path) -> None:
-    assert restored(name, result).measured.num_frames == num_frames
+    assert restored(name, result).num_frames == num_frames
     with av.open(str(samples.path(name))) as container:
         source = next(container.decode(video=0)).reformat(320, 180, "rgb24").to_ndarray()
     assert distance(source, first_picture(result)) < 8
@@ -191,7 +189,7 @@ def test_black_and_white_stay_where_they_are(name: str, result: Path) -> None:
     "name", ["pal_25.mp4", "late_start.ts", "old_camera.avi", "av1_opus.mkv", "hevc_10bit.mp4"]
 )
 def test_sound_is_copied_bit_for_bit(name: str, result: Path) -> None:
-    assert restored(name, result).measured.num_audio_tracks == 1
+    assert restored(name, result).num_audio_tracks == 1
     wanted, found = packets(samples.path(name)), packets(result)
     assert len(found) == len(wanted) > 50
     if name == "late_start.ts":
@@ -207,7 +205,7 @@ def test_sound_that_browsers_do_not_play_from_mp4_is_encoded_anew(
     name: str, codec: str, result: Path
 ) -> None:
     report = restored(name, result)
-    assert (report.measured.num_audio_tracks, report.num_audio_tracks_lost) == (1, 0)
+    assert (report.num_audio_tracks, report.num_audio_tracks_lost) == (1, 0)
     with av.open(str(result)) as container:
         assert container.streams.audio[0].codec_context.name == codec
     wanted, found = moments(samples.path(name), "audio"), moments(result, "audio")
@@ -216,7 +214,7 @@ def test_sound_that_browsers_do_not_play_from_mp4_is_encoded_anew(
 
 
 def test_all_sound_tracks_are_kept(result: Path) -> None:
-    assert restored("two_tracks.mkv", result).measured.num_audio_tracks == 2
+    assert restored("two_tracks.mkv", result).num_audio_tracks == 2
     assert packets(result) == packets(samples.path("two_tracks.mkv"))
 
 
@@ -229,7 +227,7 @@ def test_picture_and_sound_stay_together(result: Path) -> None:
 
 
 def test_a_silent_video_stays_silent(result: Path) -> None:
-    assert restored("silent.mp4", result).measured.num_audio_tracks == 0
+    assert restored("silent.mp4", result).num_audio_tracks == 0
 
 
 @pytest.mark.parametrize("name", ["text.mp4", "empty.mp4", "truncated.mp4", "sound_only.m4a"])

@@ -12,6 +12,7 @@ from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.alone import join_job, restore_alone
 from gpu_worker.engine.cpu import CpuEngine
 from gpu_worker.engine.job import Cancelled, Done, EngineJob, SegmentSpan
+from gpu_worker.engine.joining import join_result
 from gpu_worker.engine.work import bottleneck, run
 from tests import samples
 
@@ -30,7 +31,7 @@ class Listener:
     def frames(self, num_done: int) -> None:
         assert num_done == self.num_done + 1
         self.num_done = num_done
-        self.is_cancelled = num_done == self._cancel_after
+        self.is_cancelled = self._cancel_after is not None and num_done >= self._cancel_after
 
     def segment(self, span: SegmentSpan, path: Path) -> None:
         assert path.stat().st_size
@@ -103,13 +104,14 @@ def test_what_is_done_is_left_out_and_the_rest_is_the_same(tmp_path: Path) -> No
 def test_a_preview_is_a_part_of_the_whole_run(tmp_path: Path) -> None:
     span = (20, 32)
     task = job(tmp_path, output=Output.PNG, span=span)
-    done = work(task)
+    listener = Listener()
+    done = work(task, listener=listener)
     assert done.span_ticks is not None
     (segment,) = done.segments
     assert (segment.start, segment.num_frames) == (21, 12)  # moved on to where a latent of the shot ends
     result = tmp_path / "preview.zip"
-    joined = join_job(task, done, result)
-    assert joined.measured.num_frames == segment.num_frames
+    report = join_result(join_job(task, done, listener.segments, result), lambda _num: None)
+    assert report.num_frames == segment.num_frames
     whole = tmp_path / "whole.zip"
     restore_alone(job(tmp_path, output=Output.PNG, pins=(span,)), whole, ENGINE)
     assert pictures(result) == pictures(whole)[segment.start : segment.end]

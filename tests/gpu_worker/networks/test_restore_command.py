@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,3 +89,18 @@ def test_impossible_ranges_are_refused(span: str, result: Path, capsys: pytest.C
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["improve"]) == 2
     assert "improve" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(180)
+def test_two_ranks_restore_a_file_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--segment-frames", "16", "--output", "png")
+    assert restore("pal_25.mp4", tmp_path / "alone.zip", *settings) == 0
+    assert restore("pal_25.mp4", tmp_path / "together.zip", *settings, "--sp-size", "2") == 0
+    assert "50 frames of 64x48" in capsys.readouterr().out
+    alone, together = (zipfile.ZipFile(tmp_path / name) for name in ("alone.zip", "together.zip"))
+    with alone, together:
+        assert alone.namelist() == together.namelist()
+        pictures = [name for name in alone.namelist() if name.endswith(".png")]
+        assert len(pictures) == 50
+        assert all(alone.read(name) == together.read(name) for name in pictures)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.zip", "together.zip"]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TextIO
 
-from gpu_worker.contract import MAX_STRENGTH, ColorFix, Output, WorkerError
-from gpu_worker.engine.alone import restore_alone
-from gpu_worker.engine.job import SEGMENT_FRAMES, EngineJob
+from gpu_worker.contract import MAX_STRENGTH, SP_SIZES, ColorFix, Engine, Output, WorkerError
+from gpu_worker.engine.alone import join_job, restore_alone
+from gpu_worker.engine.job import SEGMENT_FRAMES, Done, EngineJob, JoinReport, SegmentSpan
 from gpu_worker.engine.memory import WEIGHTS
 from gpu_worker.engine.video import VideoSource
-from gpu_worker.engine.work import Engine, load
+from gpu_worker.engine.work import load
+from gpu_worker.settings import WorkerSettings
+from gpu_worker.supervisor import Supervisor, patience_of, rank_command
 
-#: The engine of filters, which has no model.
-_CPU: Final = "cpu"
 _BAR_WIDTH: Final = 30
 #: A terminal is drawn anew at most so often.
 _DRAW_SECONDS: Final = 0.1
@@ -32,21 +36,41 @@ def restore(arguments: list[str]) -> int:
     job = _job(options)
     try:
         bar = ProgressBar(_num_frames(job), sys.stderr)
-        done, joined = restore_alone(job, options.result, _engine(options), on_frame=bar.show)
+        if job.sp_size > 1:
+            done, report = asyncio.run(_by_ranks(job, options, bar.show))
+        else:
+            engine = load(_engine(job).value, model=job.model, weights=options.weights)
+            done, report = restore_alone(job, options.result, engine, on_frame=bar.show)
     except WorkerError as error:
         sys.stderr.write(f"\n{error}\n")
         return 1
-    measured = joined.measured
-    bar.finish(measured.num_frames)
+    bar.finish(report.num_frames)
     seconds = time.monotonic() - started_at
-    size = f"{measured.width}x{measured.height}"
-    print(f"{options.result}: {measured.num_frames} frames of {size} in {seconds:.1f} s")
+    print(f"{report.path}: {report.num_frames} frames of {report.width}x{report.height} in {seconds:.1f} s")
     print(", ".join(f"{stage} {spent:.1f} s" for stage, spent in done.seconds.items()))
-    for lost in joined.lost:
-        print(f"not brought along: {lost.kind}, {lost.name}")
+    for lost in report.lost:
+        print(f"not brought along: {lost}")
     if done.bottleneck:
         print(done.bottleneck)
     return 0
+
+
+async def _by_ranks(
+    job: EngineJob, options: argparse.Namespace, on_frames: Callable[[int], None]
+) -> tuple[Done, JoinReport]:
+    """Restores with the processes that serve jobs on a worker with so many GPUs. Raises `WorkerError`."""
+    settings = WorkerSettings(
+        engine=_engine(job), model=job.model, model_dir=options.weights or Path(), num_gpus=job.sp_size
+    )
+    supervisor = Supervisor(rank_command(settings), patience_of(settings))
+    paths: dict[SegmentSpan, Path] = {}
+    try:
+        with tempfile.TemporaryDirectory(dir=options.result.parent, prefix=".segments-") as folder:
+            job = replace(job, folder=Path(folder))
+            done = await supervisor.restore(job, on_frames=on_frames, on_segment=paths.__setitem__)
+            return done, await supervisor.join(join_job(job, done, paths, options.result))
+    finally:
+        await supervisor.close()
 
 
 class ProgressBar:
@@ -82,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("result", type=Path)
     parser.add_argument(
         "--model",
-        choices=[_CPU, *sorted(WEIGHTS)],
+        choices=[Engine.CPU.value, *sorted(WEIGHTS)],
         required=True,
         help="cpu is the engine of filters; tiny-* have random weights: for tests only",
     )
@@ -104,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", type=Output, choices=list(Output), default=Output.H264, help="format (default h264)"
+    )
+    parser.add_argument(
+        "--sp-size",
+        type=int,
+        choices=SP_SIZES,
+        default=1,
+        help="processes, each with a GPU, that take segments in turn (default 1)",
     )
     parser.add_argument("--range", type=_frames, help="restore frames START:END only, END exclusive")
     parser.add_argument(
@@ -132,15 +163,15 @@ def _job(options: argparse.Namespace) -> EngineJob:
         strength=options.strength,
         color_fix=options.color_fix,
         output=options.output,
+        sp_size=options.sp_size,
         segment_frames=options.segment_frames,
         span=options.range,
         memory_gib=options.memory_gib,
     )
 
 
-def _engine(options: argparse.Namespace) -> Engine:
-    kind = _CPU if options.model == _CPU else "seedvr2"
-    return load(kind, model=options.model, weights=options.weights)
+def _engine(job: EngineJob) -> Engine:
+    return Engine.CPU if job.model == Engine.CPU else Engine.SEEDVR2
 
 
 def _num_frames(job: EngineJob) -> int:
