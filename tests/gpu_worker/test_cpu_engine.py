@@ -20,6 +20,8 @@ from gpu_worker.engine.job import EngineJob, JoinReport
 from tests import samples
 from tests.gpu_worker.processes import REPOSITORY
 
+pytestmark = pytest.mark.services
+
 Moments = list[Fraction]
 
 

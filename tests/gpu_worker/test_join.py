@@ -20,6 +20,8 @@ from gpu_worker.engine.segment_writer import SegmentWriter
 from gpu_worker.engine.video import VideoSource
 from tests import samples
 
+pytestmark = pytest.mark.services
+
 MOVIES = [Output.H264, Output.H265, Output.PRORES]
 
 

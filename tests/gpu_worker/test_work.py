@@ -16,6 +16,8 @@ from gpu_worker.engine.joining import join_result
 from gpu_worker.engine.work import bottleneck, run
 from tests import samples
 
+pytestmark = pytest.mark.services
+
 ENGINE = CpuEngine()
 
 
