@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
 from tests.services.processes import accepts_connections, free_port, server
 
 BUCKET: Final = "videos"
@@ -43,8 +47,29 @@ def seaweedfs(folder: Path) -> Iterator[str]:
     with server(
         command,
         log=folder / "weed.log",
-        is_ready=lambda: accepts_connections(address),
+        is_ready=lambda: accepts_connections(address) and _has_bucket(f"http://127.0.0.1:{ports['s3']}"),
         stop_signal=signal.SIGKILL,
         env=environment,
     ):
         yield f"http://127.0.0.1:{ports['s3']}"
+
+
+def _has_bucket(url: str) -> bool:
+    """Returns whether the bucket is there: the server makes it a while after it listens."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(
+            s3={"addressing_style": "path"}, retries={"max_attempts": 0}, connect_timeout=2, read_timeout=5
+        ),
+    )
+    try:
+        client.head_bucket(Bucket=BUCKET)
+    except (BotoCoreError, ClientError):
+        return False
+    finally:
+        client.close()
+    return True
