@@ -82,7 +82,8 @@ def test_the_gpu_benchmark_runs_whole_with_tiny_networks(tmp_path: Path) -> None
     assert [stage["case"]["stage"] for stage in found["stages"]] == ["encode", "decode", "denoise", "colors"]
     one, four = found["whole"]
     assert (one["num_gpus"], one["simulated"], four["num_gpus"], four["simulated"]) == (1, False, 4, True)
-    assert set(one["busy"]) == {"decode", "restore", "encode", "total"}
+    waits = {"wait_for_pictures", "wait_for_encoder"}
+    assert set(one["busy"]) == {"decode", "restore", "encode", "total", *waits}
     assert one["num_frames"] == four["num_frames"] == 16
     (cold,) = found["cold"].values()
     assert cold["imports_seconds"] > 0
