@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from PIL import Image
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.alone import restore_alone
-from gpu_worker.engine.job import Cancelled, Done, EngineJob
+from gpu_worker.engine.job import Cancelled, Done, EngineJob, SegmentSpan
 from gpu_worker.engine.pictures import Pixels
 from gpu_worker.engine.seedvr2 import SeedVR2Engine
 from gpu_worker.engine.work import load, run
@@ -236,3 +237,35 @@ def test_another_model_takes_the_place_of_the_loaded_one(tmp_path: Path, engine:
     assert raised.value.code is ErrorCode.INVALID_REQUEST
     work(task, engine)
     assert files(tmp_path) == results[0]
+
+
+class _Sizes(Listener):
+    """Notes this process's resident bytes whenever a segment is complete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resident: list[int] = []
+
+    def segment(self, span: SegmentSpan, path: Path) -> None:
+        super().segment(span, path)
+        gc.collect()
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+@pytest.mark.timeout(180)
+def test_ten_minutes_take_no_more_memory_than_four(tmp_path: Path, engine: SeedVR2Engine) -> None:
+    # All pictures of the source together are twice the memory that PyTorch takes, so any that stayed would show.
+    source = tmp_path / "long.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=1, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        for index in range(600):
+            pixels = np.full((360, 640, 3), 80, np.uint8)
+            pixels[100:200, index : index + 40] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    sizes = _Sizes()
+    done = work(job(source, tmp_path / "out", width=16, height=16, segment_frames=60), engine, listener=sizes)
+    assert (done.num_frames, len(done.segments)) == (600, 5)
+    assert sizes.resident[-1] < 1.1 * sizes.resident[1]
