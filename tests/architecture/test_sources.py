@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from django.apps import apps
 from django.db.models import Model
 
@@ -148,3 +149,13 @@ def test_every_variable_is_explained() -> None:
     assert len(read) > 20
     assert read - explained == set(), "explain these in .env.example"
     assert explained - read == {"DJANGO_SETTINGS_MODULE"}, "nothing reads these"
+
+
+def test_every_secret_comes_from_a_file_in_production() -> None:
+    reader = re.compile(r"env\.(?:text|words)\(\s*\"([A-Z_0-9]+)\"")
+    read = {name for path in python_files("seedvr_site") for name in reader.findall(path.read_text())}
+    secret = {name for name in read if re.search("SECRET|_KEY|PASSWORD|(DATABASE|REDIS)_URL", name)}
+    site = yaml.safe_load((ROOT / "compose/production.yml").read_text())
+    assert len(secret) > 8
+    assert {f"{name}_FILE": f"/run/secrets/{name.lower()}" for name in secret} == site["x-site"]["environment"]
+    assert {name.lower() for name in secret} == set(site["x-site"]["secrets"]) == set(site["secrets"])
