@@ -20,18 +20,15 @@ from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib.auth.hashers import make_password
-from django.core.mail import send_mail
 from django.db import transaction
 from django.db.models import QuerySet
 from django.dispatch import Signal
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 
-from accounts import members, scope, workspaces
+from accounts import mails, members, scope, workspaces
 from accounts.doorbells import Doorbell, ring
-from accounts.localization import as_seen_by
 from accounts.models import Invitation, Membership, User, Workspace
 from accounts.permissions import Role
 
@@ -118,16 +115,13 @@ def _end_sessions(user: User, *, but: str | None) -> None:
 def delete_due() -> None:
     """Deletes the accounts whose grace period is over. The workspaces that close with them were purged before."""
     for user in User.objects.filter(delete_after__lte=timezone.now(), deleted_at=None):
-        address = user.email
-        with as_seen_by(user):
-            if not _delete(user):
-                continue
-            text = render_to_string("accounts/mail/deleted.txt", {"product_name": settings.PRODUCT_NAME})
-            try:
-                send_mail(_("Your account is deleted"), text, None, [address])
-            except OSError:
-                # The promise is that nothing is kept, the address to try again neither.
-                logger.warning("farewell not sent", exc_info=True)
+        if not _delete(user):
+            continue
+        try:  # The row knows the address no more; this object still does.
+            mails.send(user, _("Your account is deleted"), "accounts/mail/deleted.txt", {})
+        except OSError:
+            # The promise is that nothing is kept, the address to try again neither.
+            logger.warning("farewell not sent", exc_info=True)
 
 
 @transaction.atomic
@@ -185,15 +179,9 @@ def mail_closing(user_id: int | str) -> None:
     if not _unmailed().filter(pk=user_id).update(closing_mailed_at=timezone.now()):
         return
     user = User.objects.get(pk=user_id)
-    with as_seen_by(user):
-        context = {
-            "user": user,
-            "link": f"{settings.SITE_URL}{reverse('account-delete')}",
-            "product_name": settings.PRODUCT_NAME,
-        }
-        text = render_to_string("accounts/mail/closing.txt", context)
-        try:
-            send_mail(_("Your account will be deleted"), text, None, [user.email])
-        except OSError:  # smtplib's exceptions are OSErrors too
-            User.objects.filter(pk=user_id).update(closing_mailed_at=None)
-            raise
+    link = f"{settings.SITE_URL}{reverse('account-delete')}"
+    try:
+        mails.send(user, _("Your account will be deleted"), "accounts/mail/closing.txt", {"link": link})
+    except OSError:
+        User.objects.filter(pk=user_id).update(closing_mailed_at=None)
+        raise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from django.conf import settings
-from django.core.mail import send_mail
-from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.translation import gettext as _
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 
+from accounts import mails
 from accounts.models import User, Workspace
 from accounts.permissions import Permission, roles_with
 from billing import ledger
@@ -31,12 +31,11 @@ def mail_top_up_off(purchase: Purchase) -> None:
     _mail(purchase.workspace, subject, "billing/mail/top_up_off.txt", purchase=purchase)
 
 
-def _mail(workspace: Workspace, subject: str, template: str, **context: object) -> None:
+def _mail(workspace: Workspace, subject: Promise, template: str, **context: object) -> None:
     link = f"{settings.SITE_URL}{reverse('credit-buy', args=[workspace.slug])}"
-    context |= {"workspace": workspace, "link": link, "product_name": settings.PRODUCT_NAME}
+    context |= {"workspace": workspace, "link": link}
     owners = User.objects.filter(
         memberships__workspace=workspace, memberships__role__in=roles_with(Permission.BUY)
     )
-    text = render_to_string(template, context)
     for owner in owners.distinct():
-        send_mail(subject, text, None, [owner.email])
+        mails.send(owner, subject, template, context)

@@ -22,16 +22,15 @@ from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.core.cache import cache
-from django.core.mail import send_mail
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 
-from accounts import scope
+from accounts import mails, scope
 from accounts.localization import as_seen_by
 from accounts.models import AuditEntry, DataExport, Membership, User, Workspace
 from accounts.permissions import Permission
@@ -239,10 +238,9 @@ def _mail(export: DataExport) -> None:
     if not DataExport.objects.unfinished().filter(pk=export.pk).update(mailed_at=timezone.now()):
         return
     link = f"{settings.SITE_URL}{reverse('account-data')}"
-    context = {"link": link, "export": export, "product_name": settings.PRODUCT_NAME}
-    with _claim_given_back(export), as_seen_by(export.user):
-        text = render_to_string("accounts/mail/export_ready.txt", context)
-        send_mail(_("Your data is ready"), text, None, [export.user.email])
+    context = {"link": link, "export": export}
+    with _claim_given_back(export):
+        mails.send(export.user, _("Your data is ready"), "accounts/mail/export_ready.txt", context)
 
 
 @contextmanager

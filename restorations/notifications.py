@@ -11,15 +11,13 @@ from uuid import UUID
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.db import transaction
-from django.template.loader import render_to_string
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 
-from accounts.localization import as_seen_by
-from accounts.mail_preferences import Kind, unsubscribe_address, unsubscribe_headers
-from accounts.models import User
+from accounts import mails
+from accounts.mail_preferences import Kind
 from restorations.failures import explain
 from restorations.models import Restoration, Video
 
@@ -102,16 +100,11 @@ def mail_finish(restoration_id: UUID | str) -> None:
 
 
 def _mail_finish(restoration: Restoration) -> None:
-    user = restoration.created_by
-    if user is None:
-        return
-    with as_seen_by(user):
-        if restoration.status == Restoration.Status.SUCCEEDED:
-            subject = _("Your video is ready: %(title)s") % {"title": restoration.video.title}
-            _mail(user, Kind.SUCCESS, subject, "succeeded.txt", restoration)
-        else:
-            subject = _("Your video could not be restored: %(title)s") % {"title": restoration.video.title}
-            _mail(user, Kind.FAILURE, subject, "failed.txt", restoration, failure=explain(restoration))
+    if restoration.status == Restoration.Status.SUCCEEDED:
+        _mail(restoration, Kind.SUCCESS, _("Your video is ready: %(title)s"), "succeeded.txt")
+    else:
+        subject = _("Your video could not be restored: %(title)s")
+        _mail(restoration, Kind.FAILURE, subject, "failed.txt", failure=explain(restoration))
 
 
 def mail_expiry(restoration_id: UUID | str) -> None:
@@ -122,13 +115,8 @@ def mail_expiry(restoration_id: UUID | str) -> None:
     if not claimed.update(expiry_mailed_at=timezone.now()):
         return
     restoration = _with_people(restoration_id)
-    user = restoration.created_by
-    if user is None:
-        return
     try:
-        with as_seen_by(user):
-            subject = _("Deleted soon: %(title)s") % {"title": restoration.video.title}
-            _mail(user, Kind.EXPIRY, subject, "expiring.txt", restoration)
+        _mail(restoration, Kind.EXPIRY, _("Deleted soon: %(title)s"), "expiring.txt")
     except OSError:
         Restoration.objects.filter(pk=restoration_id).update(expiry_mailed_at=None)
         raise
@@ -138,23 +126,14 @@ def _with_people(restoration_id: UUID | str) -> Restoration:
     return Restoration.objects.select_related("video", "workspace", "created_by").get(pk=restoration_id)
 
 
-def _mail(
-    user: User, kind: Kind, subject: str, template: str, restoration: Restoration, **context: object
-) -> None:
-    if not getattr(user, kind.value):
+def _mail(restoration: Restoration, kind: Kind, subject: Promise, template: str, **context: object) -> None:
+    user = restoration.created_by
+    if user is None:
         return
     context |= {
         "restoration": restoration,
         "video": restoration.video,
+        "title": restoration.video.title,
         "link": f"{settings.SITE_URL}{restoration.get_absolute_url()}",
-        "preferences_link": f"{settings.SITE_URL}/settings/",
-        "unsubscribe_link": unsubscribe_address(user, kind),
-        "product_name": settings.PRODUCT_NAME,
     }
-    # A file's name may hold a line break, a subject may not.
-    EmailMessage(
-        " ".join(subject.split()),
-        render_to_string(f"restorations/mail/{template}", context),
-        to=[user.email],
-        headers=unsubscribe_headers(user, kind),
-    ).send()
+    mails.send(user, subject, f"restorations/mail/{template}", context, kind=kind)

@@ -11,20 +11,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
-from django.core.mail import EmailMessage
 from django.db.models import Q, QuerySet
-from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _
 
-from accounts.localization import as_seen_by
-from accounts.mail_preferences import Kind, unsubscribe_address, unsubscribe_headers
+from accounts import mails
+from accounts.mail_preferences import Kind
 from accounts.models import User, Workspace
 from restorations.models import Restoration, RestorationEvent, Video
 
 #: A receipt that could not be mailed for so long is on its page only.
 MAIL_LIMIT: Final = timedelta(hours=24)
+_SUBJECT: Final = _("Your files are deleted")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,28 +96,13 @@ def _mail_receipt(user: User, sources: QuerySet[Video], results: QuerySet[Restor
     )
     for rows in claims:
         rows.update(receipt_mailed_at=timezone.now())
-    if not user.mail_on_expiry:
-        return
+    links = [(video, f"{settings.SITE_URL}{_address(video)}") for video in videos.values()]
     try:
-        _mail(user, list(videos.values()))
+        mails.send(user, _SUBJECT, "restorations/mail/deleted.txt", {"videos": links}, kind=Kind.EXPIRY)
     except OSError:
         for rows in claims:
             rows.update(receipt_mailed_at=None)
         raise
-
-
-def _mail(user: User, videos: list[Video]) -> None:
-    context = {
-        "videos": [(video, f"{settings.SITE_URL}{_address(video)}") for video in videos],
-        "preferences_link": f"{settings.SITE_URL}/settings/",
-        "unsubscribe_link": unsubscribe_address(user, Kind.EXPIRY),
-        "product_name": settings.PRODUCT_NAME,
-    }
-    with as_seen_by(user):
-        text = render_to_string("restorations/mail/deleted.txt", context)
-        subject = _("Your files are deleted")
-    headers = unsubscribe_headers(user, Kind.EXPIRY)
-    EmailMessage(subject, text, to=[user.email], headers=headers).send()
 
 
 def _address(video: Video) -> str:
