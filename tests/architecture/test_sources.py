@@ -157,5 +157,7 @@ def test_every_secret_comes_from_a_file_in_production() -> None:
     secret = {name for name in read if re.search("SECRET|_KEY|PASSWORD|(DATABASE|REDIS)_URL", name)}
     site = yaml.safe_load((ROOT / "compose/production.yml").read_text())
     assert len(secret) > 8
-    assert {f"{name}_FILE": f"/run/secrets/{name.lower()}" for name in secret} == site["x-site"]["environment"]
+    assert {f"{name}_FILE": f"/run/secrets/{name.lower()}" for name in secret} == site["x-site"][
+        "environment"
+    ]
     assert {name.lower() for name in secret} == set(site["x-site"]["secrets"]) == set(site["secrets"])
