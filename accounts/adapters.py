@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.core.exceptions import ReauthenticationRequired
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialApp
@@ -13,8 +14,11 @@ from cryptography.fernet import Fernet, MultiFernet
 from django.conf import settings
 from django.db import transaction
 from django.http import Http404, HttpRequest
+from django.urls import reverse
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext as _
 
+from accounts import reauthentication
 from accounts.addresses import client_address
 from accounts.models import User
 from accounts.workspaces import personal_workspace
@@ -44,6 +48,25 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Sends a mail that names the product; there is no table of sites to take the name from."""
         super().send_mail(template_prefix, email, {**context, "product_name": settings.PRODUCT_NAME})
+
+    def get_reauthentication_methods(self, user: Any) -> list[dict[str, Any]]:
+        """Returns the ways to say again who one is; who has no other gets a code by mail."""
+        methods: list[dict[str, Any]] = super().get_reauthentication_methods(user)
+        if methods or not user.is_authenticated:
+            return methods
+        url = reverse("account_reauthenticate_by_mail")
+        return [{"id": "mailed_code", "description": _("Use a code from your mailbox"), "url": url}]
+
+    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
+        """Returns whether what `app` is about to do asks again.
+
+        allauth takes whoever has neither password nor second factor for asked already. It raises the same as here for
+        all others, right after this answer.
+        """
+        is_required: bool = super().is_reauthentication_required(app=app, **kwargs)
+        if is_required and reauthentication.is_due(self.request):
+            raise ReauthenticationRequired
+        return is_required
 
 
 class MFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]

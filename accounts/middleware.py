@@ -1,4 +1,4 @@
-"""What happens around each request: its scope, the person's time zone and language, accounts that are closed."""
+"""What happens around each request: who operates, its scope, the person's time zone and language, closed accounts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,47 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
+from django.utils.translation import gettext as _
 
 from accounts import localization, scope
 from accounts.addresses import client_address
 from accounts.models import User
+from accounts.second_factor import has_second_factor
 
 Answer = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class OperatorMiddleware:
+    """Sends operators without a second factor to set one up, before anything of Operations is shown or done."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., HttpResponse], args: object, kwargs: object
+    ) -> HttpResponse | None:
+        """Lets operators through who are safe, and everybody out."""
+        user, match = request.user, request.resolver_match
+        is_inside = (
+            match is not None and match.app_names[:1] == ["admin"] and match.view_name != "admin:logout"
+        )
+        if not (is_inside and isinstance(user, User) and user.is_staff):
+            return None
+        if not settings.OPERATORS_NEED_SECOND_FACTOR or has_second_factor(user):
+            return None
+        messages.warning(
+            request,
+            _("Operations need a second step. Set up a passkey or an app here, then open Operations again."),
+        )
+        return redirect("mfa_index")
 
 
 class ScopeMiddleware:

@@ -1,8 +1,18 @@
+from allauth.account.decorators import reauthentication_required
+from allauth.account.views import password_set
 from django.urls import path
 
+from accounts.reauthentication import ReauthenticateByMailView
 from accounts.views import audit, invitations, members, person, workspaces
 
 urlpatterns = [
+    path(
+        "accounts/reauthenticate/mail/",
+        ReauthenticateByMailView.as_view(),
+        name="account_reauthenticate_by_mail",
+    ),
+    # allauth's own, which asks nobody: a first password is a way in that stays.
+    path("accounts/password/set/", reauthentication_required(password_set), name="account_set_password"),
     path("settings/", person.preferences, name="preferences"),
     path("mail/stop/<str:token>/", person.unsubscribe, name="unsubscribe"),
     path("workspaces/new/", workspaces.workspace_create, name="workspace-create"),

@@ -244,6 +244,18 @@ def charlie(db: None) -> User:
 
 
 @pytest.fixture
+def operator(db: None) -> User:
+    """Staff who may everything under Operations, with the second step that they need for it."""
+    from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+
+    from accounts.models import User
+
+    person = User.objects.create_superuser("operator@example.com")
+    TOTP.activate(person, generate_totp_secret())
+    return person
+
+
+@pytest.fixture
 def signed_in() -> Callable[[User], Client]:
     """Returns a browser for somebody who has signed in."""
     from django.test import Client

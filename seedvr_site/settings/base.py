@@ -69,6 +69,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.middleware.OperatorMiddleware",
     "accounts.middleware.ScopeMiddleware",
     "accounts.middleware.LocalizationMiddleware",
     "accounts.middleware.ClosedAccountMiddleware",
@@ -258,7 +259,10 @@ ACCOUNT_REAUTHENTICATION_TIMEOUT = 10 * 60
 PAGES_OF_CLOSED_ACCOUNTS = {
     *("account-delete", "account-keep", "account-data", "data-export", "data-export-download"),
     *("account_logout", "account_reauthenticate", "mfa_reauthenticate", "mfa_reauthenticate_webauthn"),
+    "account_reauthenticate_by_mail",
 }
+#: Operations see everybody's videos and give credits: a stolen password alone must not open them.
+OPERATORS_NEED_SECOND_FACTOR = env.flag("OPERATORS_NEED_SECOND_FACTOR", True)
 
 MFA_ADAPTER = "accounts.adapters.MFAAdapter"
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
@@ -270,6 +274,7 @@ MFA_TOTP_TOLERANCE = 1
 
 # Offered only where their keys are set.
 SOCIALACCOUNT_ADAPTER = "accounts.adapters.SocialAccountAdapter"
+SOCIALACCOUNT_REAUTHENTICATION_REQUIRED = True
 SOCIALACCOUNT_PROVIDERS: dict[str, dict[str, Any]] = {
     "google": {"SCOPE": ["profile", "email"], "OAUTH_PKCE_ENABLED": True, "APPS": []},
     "github": {"SCOPE": ["read:user", "user:email"], "OAUTH_PKCE_ENABLED": True, "APPS": []},
@@ -405,6 +410,7 @@ RATE_LIMITS: dict[str, dict[str, tuple[int, int]]] = {
     "upload": {"person": (200, 3600), "workspace": (600, 3600), "address": (1000, 3600)},
     "submit": {"person": (120, 600), "workspace": (300, 600), "address": (600, 600)},
     "export": {"person": (3, 24 * 3600)},
+    "reauthentication_mail": {"person": (10, 3600)},
 }
 # allauth's own, before somebody is signed in. By person: "key" is the mail address that was typed.
 ACCOUNT_RATE_LIMITS = {

@@ -2,6 +2,7 @@
 
 import secrets
 
+from seedvr_site import env
 from seedvr_site.settings.base import *  # noqa: F403
 from seedvr_site.settings.base import ALLOWED_HOSTS, EMAIL_BACKEND, EMAIL_HOST, VAR_DIR
 
@@ -24,6 +25,8 @@ def _machine_secret() -> str:
 
 
 SECRET_KEY = _machine_secret()
+# On one's own machine Operations open without setting up a phone first.
+OPERATORS_NEED_SECOND_FACTOR = env.flag("OPERATORS_NEED_SECOND_FACTOR", False)
 # Without a mail server each mail becomes a file, and `manage.py serve` prints its link.
 MAIL_DIR = VAR_DIR / "mail"
 EMAIL_BACKEND = EMAIL_BACKEND if EMAIL_HOST else "seedvr_site.mail_folder.EmailBackend"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,8 +22,10 @@ from django.urls import reverse
 from accounts.models import Membership, User
 from accounts.second_factor import has_second_factor
 from billing import ledger
+from tests.factories import PASSWORD
 
 pytestmark = pytest.mark.django_db
+SignIn = Callable[[User], Client]
 CODE = "code-of-one-sign-in"
 EMAIL = "dora@example.com"
 
@@ -175,3 +177,13 @@ def test_an_address_that_is_not_proved_there_is_proved_here(other: OtherSite, cl
     assert "Check your mail" in page.content.decode()
     assert "_auth_user_id" not in client.session
     assert not has_second_factor(User.objects.get())
+
+
+def test_adding_another_site_asks_again_first(other: OtherSite, alice: User, signed_in: SignIn) -> None:
+    browser = signed_in(alice)
+    told = go_there(browser, "google", process="connect")
+    page = come_back(browser, "google", code=CODE, state=told["state"][0])
+    assert page.request["PATH_INFO"] == reverse("account_reauthenticate")
+    assert not SocialAccount.objects.exists()
+    browser.post(reverse("account_reauthenticate"), {"password": PASSWORD})
+    assert SocialAccount.objects.get().user == alice

@@ -22,11 +22,6 @@ VERBS = ("changelist", "add", "change", "delete", "history")
 
 
 @pytest.fixture
-def operator(db: None) -> User:
-    return User.objects.create_superuser("operator@example.com")
-
-
-@pytest.fixture
 def things(workspace: Workspace) -> None:
     """Rows of Alice's workspace under as many models as there are."""
     AttemptFactory(restoration=RestorationFactory(video__workspace=workspace))

@@ -9,14 +9,9 @@ from django.utils import timezone
 from billing import ledger, price_tables
 from billing.models import CreditEntry, PriceTable
 from restorations.models import Restoration
-from tests.factories import AttemptFactory, RestorationFactory, UserFactory, VideoFactory
+from tests.factories import AttemptFactory, RestorationFactory, VideoFactory
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def operator():
-    return UserFactory(is_staff=True, is_superuser=True)
 
 
 @pytest.fixture

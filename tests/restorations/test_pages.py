@@ -99,21 +99,26 @@ def test_viewers_see_and_do_not_touch(vera_client, workspace):
         assert vera_client.post(reverse(name, args=[workspace.slug, restoration.pk])).status_code == 403
 
 
-def test_operators_find_a_job_by_its_runpod_id(admin_client):
+@pytest.fixture
+def operators_client(signed_in, operator):
+    return signed_in(operator)
+
+
+def test_operators_find_a_job_by_its_runpod_id(operators_client):
     from tests.factories import AttemptFactory
 
     attempt = AttemptFactory(runpod_id="abc-123-u1")
-    found = admin_client.get(reverse("admin:restorations_restoration_changelist"), {"q": "abc-123-u1"})
+    found = operators_client.get(reverse("admin:restorations_restoration_changelist"), {"q": "abc-123-u1"})
     assert str(attempt.restoration.pk) in found.content.decode()
     page = reverse("admin:restorations_restoration_change", args=[attempt.restoration.pk])
-    assert "abc-123-u1" in admin_client.get(page).content.decode()
+    assert "abc-123-u1" in operators_client.get(page).content.decode()
 
 
 @pytest.mark.parametrize("model", ["restorations_restoration", "restorations_video", "billing_purchase"])
-def test_the_admin_reads_what_only_transitions_write(admin_client, model):
+def test_the_admin_reads_what_only_transitions_write(operators_client, model):
     RestorationFactory()
-    assert admin_client.get(reverse(f"admin:{model}_changelist")).status_code == 200
-    assert admin_client.get(reverse(f"admin:{model}_add")).status_code == 403
+    assert operators_client.get(reverse(f"admin:{model}_changelist")).status_code == 200
+    assert operators_client.get(reverse(f"admin:{model}_add")).status_code == 403
 
 
 # --- Time left ----------------------------------------------------------------------------------------------

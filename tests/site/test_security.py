@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from asgiref.testing import ApplicationCommunicator
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -153,15 +155,35 @@ def test_every_answer_carries_the_policies(client: Client, db: None) -> None:
 
 
 def test_operators_use_the_door_that_asks_for_the_second_step(
-    client: Client, alice: User, signed_in: SignIn
+    client: Client, alice: User, operator: User, signed_in: SignIn
 ) -> None:
     assert client.get(reverse("admin:index"), follow=True).request["PATH_INFO"] == reverse("account_login")
     form = {"username": alice.email, "password": PASSWORD}
     assert client.post(reverse("admin:login"), form)["Location"].startswith(reverse("account_login"))
-    User.objects.filter(pk=alice.pk).update(is_staff=True)
-    page = signed_in(alice).get(reverse("admin:index"))
+    page = signed_in(operator).get(reverse("admin:index"))
     assert page.status_code == 200
     assert policy(page)["script-src"] == ["'self'"]
+
+
+@pytest.mark.parametrize("is_superuser", [True, False])
+def test_operations_are_closed_to_staff_without_a_second_step(
+    is_superuser: bool, alice: User, signed_in: SignIn, settings: Any
+) -> None:
+    """A superuser of `createsuperuser` is one of them."""
+    User.objects.filter(pk=alice.pk).update(is_staff=True, is_superuser=is_superuser)
+    browser = signed_in(alice)
+    page = browser.get(reverse("admin:index"), follow=True)
+    assert page.request["PATH_INFO"] == reverse("mfa_index")
+    assert "Operations need a second step" in page.content.decode()
+    grant = reverse("admin:billing_creditentry_add")
+    assert browser.post(grant, {"credits": "250"})["Location"] == reverse("mfa_index")
+    assert browser.post(reverse("admin:logout")).status_code == 200
+    browser = signed_in(alice)
+    settings.OPERATORS_NEED_SECOND_FACTOR = False
+    assert browser.get(reverse("admin:index")).status_code == 200
+    settings.OPERATORS_NEED_SECOND_FACTOR = True
+    TOTP.activate(alice, generate_totp_secret())
+    assert browser.get(reverse("admin:index")).status_code == 200
 
 
 # --- Requests that come from elsewhere ----------------------------------------------------------------------
@@ -199,7 +221,13 @@ def changing_paths(places: Places) -> dict[str, tuple[str, str]]:
     ours["invitation-accept"] = ("POST", accept)
     names = (
         *("account_login", "account_logout", "account_signup", "account_reset_password", "account_email"),
-        *("account_change_password", "account_reauthenticate", "mfa_activate_totp", "mfa_add_webauthn"),
+        *(
+            "account_change_password",
+            "account_reauthenticate",
+            "account_reauthenticate_by_mail",
+            "mfa_activate_totp",
+            "mfa_add_webauthn",
+        ),
         *("mfa_generate_recovery_codes", "usersessions_list", "socialaccount_connections", "google_login"),
         *("preferences", "account-delete"),
     )
