@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,17 +15,12 @@ from typing import Any, Final
 
 import httpx
 
+from tests.services.processes import free_port
+
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 KEY: Final = "client-key"
 WORKER_KEY: Final = "worker-key"
 FINAL: Final = {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
-
-
-def free_port() -> int:
-    """Returns a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def until(question: Callable[[], Any], *, seconds: float = 20.0, what: str = "") -> Any:
