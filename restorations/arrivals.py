@@ -99,7 +99,21 @@ class LinkImport(TenantModel):
     size_bytes = models.BigIntegerField(_("bytes"), null=True, blank=True)
     received_bytes = models.BigIntegerField(_("bytes received"), default=0)
     num_tries = models.PositiveSmallIntegerField(_("tries"), default=0)
+    num_excused = models.PositiveSmallIntegerField(
+        _("tries that do not count"),
+        default=0,
+        help_text=_("Those that we stopped ourselves, and those that went on and got further."),
+    )
     storage_key = models.CharField(_("storage key"), max_length=255)
+    #: What has come lies in parts of this upload; all of them are of the file in this one state.
+    storage_upload_id = models.CharField(_("id of the multipart upload"), max_length=1024, blank=True)
+    part_bytes = models.PositiveIntegerField(_("bytes in a part"), default=0)
+    validator = models.CharField(
+        _("state of the file"),
+        max_length=255,
+        blank=True,
+        help_text=_("ETag or date by which the site tells whether the rest is of the same file."),
+    )
     touched_at = models.DateTimeField(_("last sign of life"), default=timezone.now, editable=False)
     video = models.OneToOneField(
         "restorations.Video", on_delete=models.SET_NULL, null=True, blank=True, related_name="link_import"

@@ -216,6 +216,11 @@ def address_of_part(
     )
 
 
+def put_part(key: str, upload_id: str, number: int, content: bytes) -> Part:
+    """Stores one part of an upload from here; raises `ObjectMissing` when the upload is over."""
+    return store().put_part(key, upload_id, number, content)
+
+
 def list_parts(key: str, upload_id: str) -> list[Part]:
     """Returns the parts that arrived whole, in order; none when the upload is over."""
     try:

@@ -182,10 +182,11 @@ def _given_up(keys: Collection[str]) -> set[str]:
 
 
 def _is_forgotten(begun: objects.BegunUpload, now: datetime) -> bool:
-    """Returns whether nobody will go on with an upload in parts: neither a browser nor a worker."""
+    """Returns whether nobody will go on with an upload in parts: neither a browser, nor an import, nor a worker."""
     if now - begun.begun_at < GRACE:
         return False
-    return not Upload.objects.unfinished().filter(storage_upload_id=begun.upload_id).exists()
+    users = (Upload.objects.unfinished(), LinkImport.objects.under_way())
+    return not any(rows.filter(storage_upload_id=begun.upload_id).exists() for rows in users)
 
 
 def _remove(report: Report, *, is_forced: bool) -> None:

@@ -25,6 +25,7 @@ from restorations import (
     uploads,
 )
 from restorations.doorbells import Doorbell, ring
+from restorations.links import imports
 from restorations.models import LinkImport, Restoration, Upload, Video
 
 EXPIRY_NOTICE: Final = timedelta(hours=24)
@@ -122,6 +123,7 @@ def empty_workspace(*, workspace: Workspace, **_signal: Any) -> None:
         lifecycle.expire(restoration)
     for restoration in Restoration.objects.for_workspace(workspace).exclude(partial_key=""):
         partial.forget(restoration)
+    imports.cancel_all(workspace)
     for video in Video.objects.for_workspace(workspace).present():
         _forget(video)
 

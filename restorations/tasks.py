@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.conf import settings
 from django.core.cache import cache
 
@@ -74,10 +75,16 @@ def enforce_retention() -> None:
     _sweep("retention", retention.enforce)
 
 
+# Its worker has threads, which Celery cannot end at a limit: what holds there is `max_seconds` of `links.fetching`.
 @shared_task(time_limit=_IMPORT)
 def import_link(*, import_id: str) -> None:
     """Fetches a file from a link."""
     imports.run(import_id)
+
+
+@worker_shutting_down.connect
+def _stop_imports(**_signal: Any) -> None:
+    imports.stop()
 
 
 @shared_task(time_limit=_ENCODING)

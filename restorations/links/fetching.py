@@ -1,19 +1,23 @@
 """Fetches one file from an address of a stranger's choice.
 
 The name is looked up once, every address that it has is checked, and the connection goes to a checked one: an answer
-that changes between check and use (DNS rebinding) changes nothing. Redirects begin anew, with the same checks. Built
-on httpcore's network backends, the maintained place for this: what connects is replaced, HTTP and TLS are not.
+that changes between check and use (DNS rebinding) changes nothing. Redirects begin anew, with the same checks, and so
+does a request for the rest of a file of which a part is here already. Built on httpcore's network backends, the
+maintained place for this: what connects is replaced, HTTP and TLS are not.
 """
 
 from __future__ import annotations
 
 import email.message
+import email.utils
+import re
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
@@ -30,6 +34,9 @@ _PAGES: Final = ("text/html", "application/xhtml")
 #: Below this, over so many seconds, a connection is a drip; heads of answers are held to it as well.
 _MIN_BYTES_A_SECOND: Final = 8 * 1024
 _PACE_SECONDS: Final = 30.0
+#: Where in the file the bytes of an answer lie, and how long the file is.
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_LONGEST_VALIDATOR: Final = 255
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +53,26 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What is here of a file: its first bytes, how many it has in all, and what the site calls this state of it."""
+
+    num_bytes: int
+    announced: int | None
+    validator: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """An answer that may be a video: its name, its bytes as announced, and those that come."""
+    """An answer that may be a video: its name, the file's bytes as announced, and those from `start` on.
+
+    With `validator` the rest can be asked for later; it is empty where the site gives nothing to go by.
+    """
 
     file_name: str
     announced: int | None
     chunks: Iterator[bytes]
+    start: int = 0
+    validator: str = ""
 
 
 def checked(link: str, rules: Rules) -> SplitResult:
@@ -74,9 +95,27 @@ def checked(link: str, rules: Rules) -> SplitResult:
 
 
 @contextmanager
-def fetch(link: str, rules: Rules) -> Iterator[Fetched]:
+def fetch(link: str, rules: Rules, held: Held | None = None) -> Iterator[Fetched]:
     """Calls a link and gives its answer, whose bytes come as they are read. Raises `LinkRefused`, then and while
-    they are read."""
+    they are read.
+
+    Of a file that is `held` in part only the rest is asked for. `start` says where the answer begins: at 0 again where
+    the site has another file there by now, or knows no ranges.
+    """
+    if held is not None:
+        with _called(link, rules, held) as fetched:
+            if fetched is not None:
+                yield fetched
+                return
+    with _called(link, rules, None) as fetched:
+        if fetched is None:
+            raise LinkRefused(Problem.UNREACHABLE)
+        yield fetched
+
+
+@contextmanager
+def _called(link: str, rules: Rules, held: Held | None) -> Iterator[Fetched | None]:
+    """Gives the answer behind all redirects; None for one that has no place in the file."""
     for _ in range(_MAX_REDIRECTS + 1):
         checked(link, rules)
         pace = _Pace(rules)
@@ -85,16 +124,16 @@ def fetch(link: str, rules: Rules) -> Iterator[Fetched]:
             httpcore.ConnectionPool(
                 ssl_context=ssl.create_default_context(), network_backend=_GuardedBackend(rules, pace)
             ) as pool,
-            _request(pool, link) as answer,
+            _request(pool, link, held) as answer,
         ):
             if answer.status not in _REDIRECTS:
-                yield _fetched(link, answer, rules)
+                yield _fetched(link, answer, rules, held)
                 return
             link = urljoin(link, _head(answer, b"location"))
     raise LinkRefused(Problem.REDIRECTS)
 
 
-def _request(pool: httpcore.ConnectionPool, link: str) -> Any:
+def _request(pool: httpcore.ConnectionPool, link: str, held: Held | None) -> Any:
     url = httpcore.URL(link.strip().encode("ascii", "strict") if link.isascii() else _encoded(link))
     timeout = {"connect": _CONNECT_SECONDS, "read": _PACE_SECONDS, "write": _CONNECT_SECONDS, "pool": 5.0}
     headers: dict[bytes | str, bytes | str] = {
@@ -102,6 +141,9 @@ def _request(pool: httpcore.ConnectionPool, link: str) -> Any:
         "Accept": "video/*, image/*, application/octet-stream, */*;q=0.1",
         "Accept-Encoding": "identity",
     }
+    if held is not None:
+        # A site that has another file there by now sends that one whole.
+        headers |= {"Range": f"bytes={held.num_bytes}-", "If-Range": held.validator}
     return pool.stream("GET", url, headers=headers, extensions={"timeout": timeout})
 
 
@@ -115,33 +157,70 @@ def _encoded(link: str) -> bytes:
     return replaced.geturl().encode()
 
 
-def _fetched(link: str, answer: httpcore.Response, rules: Rules) -> Fetched:
-    _check_status(answer.status)
+def _fetched(link: str, answer: httpcore.Response, rules: Rules, held: Held | None) -> Fetched | None:
+    _check_status(answer.status, held)
     if _head(answer, b"content-encoding").lower() not in ("", "identity"):
         raise LinkRefused(Problem.ENCODED)
     if _head(answer, b"content-type").lower().startswith(_PAGES):
         raise LinkRefused(Problem.WEB_PAGE)
+    start, validator = 0, _validator(answer)
     length = _head(answer, b"content-length")
     announced = int(length) if length.isdecimal() else None
+    if answer.status != 200:
+        if held is None or not _is_the_rest(answer, held):
+            return None
+        start, announced, validator = held.num_bytes, held.announced, held.validator
     if announced == 0:
         raise LinkRefused(Problem.EMPTY)
     if announced is not None and announced > rules.max_bytes:
         raise LinkRefused(Problem.TOO_LARGE)
-    name = _file_name(link, _head(answer, b"content-disposition"))
-    return Fetched(name, announced, _chunks(answer.iter_stream(), rules.max_bytes))
+    return Fetched(
+        file_name=_file_name(link, _head(answer, b"content-disposition")),
+        announced=announced,
+        chunks=_chunks(answer.iter_stream(), rules.max_bytes, start=start, announced=announced),
+        start=start,
+        validator=validator,
+    )
 
 
-def _check_status(status: int) -> None:
-    if status in (401, 403, 407, 451):
-        raise LinkRefused(Problem.FORBIDDEN)
+def _check_status(status: int, held: Held | None) -> None:
+    """Raises `LinkRefused` unless a file comes, or an answer to the request for the rest of one."""
+    if status == 200 or (held is not None and status in (206, 416)):
+        return
     if status in (404, 410):
         raise LinkRefused(Problem.NOT_FOUND)
-    if status != 200:
-        raise LinkRefused(Problem.UNREACHABLE)
+    if 400 <= status < 500 and status not in (408, 425, 429):
+        # Storages answer 400, 401 or 403 to a signature whose time is over.
+        raise LinkRefused(Problem.FORBIDDEN if held is None else Problem.EXPIRED)
+    raise LinkRefused(Problem.UNREACHABLE)
 
 
-def _chunks(stream: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    num_bytes = 0
+def _is_the_rest(answer: httpcore.Response, held: Held) -> bool:
+    """Returns whether an answer goes on where the held bytes end, in the same state of the same file."""
+    found = _CONTENT_RANGE.fullmatch(_head(answer, b"content-range"))
+    if answer.status != 206 or found is None or int(found[1]) != held.num_bytes:
+        return False
+    if held.announced is not None and found[3] not in ("*", str(held.announced)):
+        return False
+    return _validator(answer) in ("", held.validator)
+
+
+def _validator(answer: httpcore.Response) -> str:
+    """Returns what names exactly this state of a file: a strong ETag, or a date that is old enough to be one."""
+    etag = _head(answer, b"etag")
+    if etag:
+        return etag if etag.startswith('"') and len(etag) <= _LONGEST_VALIDATOR else ""
+    changed, sent = _head(answer, b"last-modified"), _head(answer, b"date")
+    try:
+        # A file that changes twice in one second keeps its date.
+        age = email.utils.parsedate_to_datetime(sent) - email.utils.parsedate_to_datetime(changed)
+    except (ValueError, TypeError):
+        return ""
+    return changed if age >= timedelta(seconds=1) else ""
+
+
+def _chunks(stream: Iterable[bytes], max_bytes: int, *, start: int, announced: int | None) -> Iterator[bytes]:
+    num_bytes = start
     with _problems():
         for chunk in stream:
             if not num_bytes and chunk[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
@@ -152,6 +231,9 @@ def _chunks(stream: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
             yield chunk
     if not num_bytes:
         raise LinkRefused(Problem.EMPTY)
+    # A range may end before the file does.
+    if announced is not None and num_bytes != announced:
+        raise LinkRefused(Problem.BROKEN_OFF)
 
 
 def _head(answer: httpcore.Response, name: bytes) -> str:

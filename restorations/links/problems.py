@@ -31,6 +31,12 @@ class Problem(models.TextChoices):
         "forbidden",
         _("The site does not give this file to us. The link may have expired: please make a new one."),
     )
+    EXPIRED = (
+        "expired",
+        _(
+            "The link stopped working before the whole file had come. It may have expired: please make a new one."
+        ),
+    )
     NOT_FOUND = "not_found", _("There is no file under this link any more. Please check it.")
     REDIRECTS = (
         "redirects",

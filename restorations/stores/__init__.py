@@ -130,6 +130,9 @@ class Store(Protocol):
     def address_to_complete(self, key: str, upload_id: str, *, seconds: int) -> str:
         """Returns an address that joins the parts by POST of S3's `CompleteMultipartUpload` document."""
 
+    def put_part(self, key: str, upload_id: str, number: int, content: bytes) -> Part:
+        """Stores one part from here; raises `ObjectMissing` for an upload that is over."""
+
     def list_parts(self, key: str, upload_id: str) -> list[Part]:
         """Returns the parts that arrived whole, in order; raises `ObjectMissing` for an upload that is over."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -183,6 +184,16 @@ class FileStore:
         for other in folder.glob(f"{number:05d}.*"):
             if other != target:
                 other.unlink(missing_ok=True)
+
+    def put_part(self, key: str, upload_id: str, number: int, content: bytes) -> Part:
+        staged = self.staging_path()
+        try:
+            staged.write_bytes(content)
+            etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            self.save_part(upload_id, number, staged, etag)
+        finally:
+            staged.unlink(missing_ok=True)
+        return Part(number, len(content), etag)
 
     def list_parts(self, key: str, upload_id: str) -> list[Part]:
         folder = self._parts_folder(upload_id)

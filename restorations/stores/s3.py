@@ -40,7 +40,7 @@ _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSm
 _TRANSFER: Final = TransferConfig(
     multipart_chunksize=16 * 2**20, multipart_threshold=16 * 2**20, max_concurrency=4
 )
-#: Streams are read where they are saved: what comes from an import looks into the database on its way.
+#: Streams are read where they are saved: who gives one need not expect another thread to read it.
 _IN_THIS_THREAD: Final = TransferConfig(
     multipart_chunksize=16 * 2**20, multipart_threshold=16 * 2**20, use_threads=False
 )
@@ -181,6 +181,13 @@ class S3Store:
 
     def address_to_complete(self, key: str, upload_id: str, *, seconds: int) -> str:
         return self._sign("POST", key, seconds=seconds, query={"uploadId": upload_id})
+
+    def put_part(self, key: str, upload_id: str, number: int, content: bytes) -> Part:
+        with _errors(key):
+            answer = self.client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=number, Body=content
+            )
+        return Part(number, len(content), answer["ETag"].strip('"'))
 
     def list_parts(self, key: str, upload_id: str) -> list[Part]:
         pages = self.client.get_paginator("list_parts").paginate(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import socket
 import ssl
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 from django.urls import reverse
@@ -15,132 +14,18 @@ from django.utils import timezone
 
 from restorations import objects, retention
 from restorations.links import fetching, imports, policy
-from restorations.links.fetching import Rules, fetch
+from restorations.links.fetching import Held, Rules, fetch
 from restorations.links.problems import LinkRefused, Problem
 from restorations.models import LinkImport, Video
-from tests import samples
 from tests.certificates import certificate_for_loopback
-
-VIDEO = samples.path("pal_25.mp4").read_bytes()
-
-
-class Site(BaseHTTPRequestHandler):
-    """A site somewhere, with everything that sites do."""
-
-    protocol_version = "HTTP/1.1"
-    calls: list[str] = []
-
-    def do_GET(self):
-        self.calls.append(self.path)
-        getattr(self, f"send_{self.path.strip('/').split('/')[0].split('?')[0]}")()
-
-    def answer(self, content=b"", status=200, **heads):
-        self.send_response(status)
-        heads = {"Content_Type": "video/mp4", "Content_Length": str(len(content)), **heads}
-        for name, value in heads.items():
-            if value is not None:
-                self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def send_video(self):
-        self.answer(VIDEO)
-
-    def send_named(self):
-        self.answer(VIDEO, Content_Disposition="attachment; filename*=UTF-8''f%C3%B6hn%20am%20see.mp4")
-
-    def send_redirect(self):
-        self.answer(status=302, Location="/video/film.mp4")
-
-    def send_inside(self):
-        self.answer(status=302, Location=f"http://localhost:{self.server.server_address[1]}/video/secret.mp4")
-
-    def send_metadata(self):
-        self.answer(status=307, Location="http://169.254.169.254/latest/meta-data/")
-
-    def send_file(self):
-        self.answer(status=302, Location="file:///etc/hostname")
-
-    def send_loop(self):
-        self.answer(status=302, Location="/loop/again")
-
-    def send_page(self):
-        self.answer(b"<html>Sign in</html>", Content_Type="text/html; charset=utf-8")
-
-    def send_disguised(self):
-        self.answer(b"  <!DOCTYPE html><html>Sign in</html>")
-
-    def send_packed(self):
-        self.answer(gzip.compress(bytes(2**20)), Content_Encoding="gzip")
-
-    def send_nothing(self):
-        self.answer(b"")
-
-    def send_missing(self):
-        self.answer(b"gone", status=404)
-
-    def send_expired(self):
-        self.answer(b"<Error/>", status=403)
-
-    def send_busy(self):
-        self.answer(status=503)
-
-    def send_huge(self):
-        self.answer(Content_Length=str(2**50))
-
-    def send_liar(self):
-        self.close_connection = True
-        self.answer(VIDEO[:1000], Content_Length=str(len(VIDEO)))
-
-    def send_endless(self):
-        self.answer(Content_Length=None, Connection="close")
-        self.close_connection = True
-        try:
-            while True:
-                self.wfile.write(bytes(2**16))
-        except OSError:
-            pass
-
-    def send_drip(self):
-        self.answer(Content_Length=str(10**6))
-        self._drip(b"x")
-
-    def send_head(self):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        self._drip(b"y")
-
-    def send_silence(self):
-        time.sleep(2.5)
-
-    def send_pause(self):
-        self.answer(VIDEO[:200_000], Content_Length=str(len(VIDEO)))
-        time.sleep(0.8)
-        self.wfile.write(VIDEO[200_000:])
-
-    def _drip(self, piece):
-        try:
-            for _ in range(25):
-                self.wfile.write(piece)
-                self.wfile.flush()
-                time.sleep(0.1)
-        except OSError:
-            pass
-
-    def log_message(self, *_args):
-        pass
+from tests.restorations.odd_site import VIDEO, Site, odd_site
 
 
 @pytest.fixture
 def site():
     """A site on this machine; the address of one of its files."""
-    Site.calls = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    server.daemon_threads = True
-    server.handle_error = lambda *_args: None
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    yield lambda path, host="127.0.0.1": f"http://{host}:{server.server_address[1]}/{path}"
-    server.shutdown()
-    server.server_close()
+    with odd_site() as address:
+        yield address
 
 
 def rules(**more):
@@ -270,6 +155,60 @@ def test_a_file_comes_whole_under_its_name(site):
     assert fetched(site("video/holiday%20film.mp4?X-Amz-Signature=secret")) == ("holiday film.mp4", VIDEO)
     assert fetched(site("named")) == ("föhn am see.mp4", VIDEO)
     assert fetched(site("redirect")) == ("film.mp4", VIDEO)
+
+
+HELD = Held(1000, len(VIDEO), '"this"')
+
+
+def rest(link, held=HELD, **more):
+    """Returns where the answer to the request for the rest begins and what comes, or the problem with it."""
+    try:
+        with fetch(link, rules(**more), held) as answer:
+            return answer.start, b"".join(answer.chunks)
+    except LinkRefused as refusal:
+        return refusal.problem
+
+
+@pytest.mark.parametrize("path", ["rest", "hop", "unsized"])
+def test_the_rest_of_a_file_is_asked_for_and_comes(site, path):
+    assert rest(site(path)) == (1000, VIDEO[1000:])
+    assert set(Site.asked_for) == {("bytes=1000-", '"this"')}, "behind a redirect as well"
+
+
+@pytest.mark.parametrize("path", ["video", "elsewhere", "longer", "nowhere", "outside", "changed"])
+def test_what_is_not_the_rest_of_this_file_begins_anew(site, path):
+    assert rest(site(path)) == (0, VIDEO)
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "problem"),
+    [
+        ("piece", {}, Problem.BROKEN_OFF), ("expired", {}, Problem.EXPIRED), ("missing", {}, Problem.NOT_FOUND),
+        ("busy", {}, Problem.UNREACHABLE), ("page", {}, Problem.WEB_PAGE),
+        ("metadata", {"look_up": lambda name, _port: [name]}, Problem.PRIVATE),
+        ("rest", {"max_bytes": 2000}, Problem.TOO_LARGE), ("rest", {"is_allowed": policy.public_only}, Problem.PRIVATE),
+        ("endless", {}, Problem.TOO_LARGE), ("drip", {}, Problem.TOO_SLOW), ("loop", {}, Problem.REDIRECTS),
+    ],
+)  # fmt: skip
+def test_the_rest_is_held_to_the_same_rules(site, path, more, problem):
+    assert rest(site(path), **more) == problem
+
+
+@pytest.mark.parametrize(
+    ("etag", "changed", "sent", "validator"),
+    [
+        ('"abc"', "Mon, 02 Nov 2026 10:00:00 GMT", "Mon, 02 Nov 2026 11:00:00 GMT", '"abc"'),
+        ('W/"abc"', "Mon, 02 Nov 2026 10:00:00 GMT", "Mon, 02 Nov 2026 11:00:00 GMT", ""),
+        ("-", "Mon, 02 Nov 2026 10:00:00 GMT", "Mon, 02 Nov 2026 11:00:00 GMT", "Mon, 02 Nov 2026 10:00:00 GMT"),
+        ("-", "Mon, 02 Nov 2026 11:00:00 GMT", "Mon, 02 Nov 2026 11:00:00 GMT", ""),
+        ("-", "Mon, 02 Nov 2026 10:00:00 GMT", "-", ""), ("-", "yesterday", "today", ""), ("abc", "-", "-", ""),
+        (f'"{"a" * 300}"', "-", "-", ""), ("-", "-", "-", ""),
+    ],
+)  # fmt: skip
+def test_only_what_names_exactly_one_state_of_a_file_validates_its_rest(site, etag, changed, sent, validator):
+    link = site("/".join(["dated", *(quote(each, safe="") for each in (etag, changed, sent))]))
+    with fetch(link, rules()) as answer:
+        assert answer.validator == validator
 
 
 def test_a_pause_after_a_quick_start_is_no_drip(site):

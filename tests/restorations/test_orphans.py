@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.models import DataExport
 from restorations import objects, orphans, uploads
-from restorations.models import Restoration, Upload, Video
+from restorations.models import LinkImport, Restoration, Upload, Video
 from restorations.stores.files import FileStore
 from tests.factories import AttemptFactory, VideoFactory
 
@@ -156,6 +156,21 @@ def test_an_upload_in_parts_that_nobody_knows_is_aborted_and_others_go_on(worksp
     assert forgotten in {begun.upload_id for begun in objects.multiparts()}
     assert [begun.upload_id for begun in orphans.sweep().uploads] == [forgotten]
     assert {begun.upload_id for begun in objects.multiparts()} == {mine.storage_upload_id}
+
+
+def test_what_has_come_of_an_import_is_kept_until_it_ends(workspace, a_week_later):
+    key = f"{workspace.pk}/sources/a.mp4"
+    begun = LinkImport.objects.create(
+        workspace=workspace,
+        link="https://films.example/",
+        storage_key=key,
+        storage_upload_id=objects.create_multipart(key),
+    )
+    assert orphans.sweep().uploads == []
+    # Its worker was killed, and cannot clean up.
+    LinkImport.objects.update(status=LinkImport.Status.CANCELLED)
+    assert [upload.upload_id for upload in orphans.sweep().uploads] == [begun.storage_upload_id]
+    assert list(objects.multiparts()) == []
 
 
 def test_an_upload_in_parts_of_today_goes_on(workspace):
