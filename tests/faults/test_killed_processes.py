@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import av
-import httpx
 import pytest
 
 from tests import samples
@@ -177,17 +176,17 @@ STEPS = {
 @pytest.mark.parametrize("step", STEPS)
 def test_each_process_killed_at_each_step(tmp_path: Path, mails: Mailbox, step: str, program: str) -> None:
     environment = {"EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": str(mails.port)}
-    with product(tmp_path, environment=environment) as site:
-        visitor = Visitor(site, mails, f"visitor{next(_numbers)}@example.com")
+    with (
+        product(tmp_path, environment=environment) as site,
+        contextlib.closing(Visitor(site, mails, f"visitor{next(_numbers)}@example.com")) as visitor,
+    ):
         killer = threading.Thread(target=_kill_at, args=(site, program, STEPS[step]))
         killer.start()
-        video = visitor.upload(samples.path("half_minute.mp4"))
-        page = _order_until_it_is_taken(visitor, video)
+        page = visitor.order(visitor.upload(samples.path("half_minute.mp4")), while_away=30)
         # A sender that died is given up after 90 seconds.
         assert visitor.wait_for(page, *FINAL, seconds=300) == "succeeded"
         killer.join(130)
         check_books(site, page, visitor)
-        visitor.close()
 
 
 def _kill_at(site: Product, program: str, query: str) -> None:
@@ -198,17 +197,6 @@ def _kill_at(site: Product, program: str, query: str) -> None:
         while not database.execute(query).fetchone() and time.monotonic() < deadline:
             time.sleep(0.001)
     kill(site, program)
-
-
-def _order_until_it_is_taken(visitor: Visitor, video: str) -> str:
-    """Orders as a person does whose browser says that the site is away: again, when it is back."""
-    for _ in range(60):
-        with contextlib.suppress(httpx.TransportError):
-            page = visitor.order(video)
-            if "/restorations/" in page:
-                return page
-        time.sleep(0.5)
-    raise AssertionError(f"{video} could not be ordered")
 
 
 # --- Redis and PostgreSQL -----------------------------------------------------------------------------------

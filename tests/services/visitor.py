@@ -49,9 +49,20 @@ class Visitor:
         self._wait(lambda: "Restore for" in self._text(page), f"{page} is not ready", 60)
         return page
 
-    def order(self, video_page: str, preset: str = "720p") -> str:
-        """Orders a restoration and returns its page; each with a seed of its own, or the second would be the first."""
-        return str(self.post(f"{video_page}restore/", preset=preset, seed=str(next(_seeds))).url.path)
+    def order(self, video_page: str, preset: str = "720p", *, while_away: float = 0) -> str:
+        """Orders a restoration and returns its page; each with a seed of its own, or the second would be the first.
+
+        A person whose browser says that the site is away presses the button again, for `while_away` seconds.
+        """
+        form = {"preset": preset, "seed": str(next(_seeds))}
+        deadline = time.monotonic() + while_away
+        while True:
+            try:
+                return str(self.post(f"{video_page}restore/", **form).url.path)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def status(self, page: str) -> str:
         """Returns the restoration's status as its page shows it; nothing while the site is away."""
