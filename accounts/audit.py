@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -14,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts import scope
 from accounts.models import AuditEntry, AuditEntryQuerySet, User, Workspace
+from accounts.spreadsheets import csv_line
 
 
 class Deed(models.TextChoices):
@@ -105,9 +104,9 @@ def entries(
 
 def csv_lines(found: AuditEntryQuerySet) -> Iterator[str]:
     """Yields entries as lines of CSV."""
-    yield _line(("time", "who", "deed", "subject", "details", "address", "browser"))
+    yield csv_line(("time", "who", "deed", "subject", "details", "address", "browser"))
     for entry in found.iterator():
-        yield _line(
+        yield csv_line(
             (
                 entry.created_at.isoformat(timespec="seconds"),
                 entry.actor_mail,
@@ -118,10 +117,3 @@ def csv_lines(found: AuditEntryQuerySet) -> Iterator[str]:
                 entry.user_agent,
             )
         )
-
-
-def _line(values: tuple[str, ...]) -> str:
-    buffer = io.StringIO()
-    # Spreadsheets run what begins like a formula.
-    csv.writer(buffer).writerow(f"'{text}" if text[:1] in ("=", "+", "-", "@") else text for text in values)
-    return buffer.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import date
 from typing import Any, cast
@@ -11,6 +9,7 @@ from typing import Any, cast
 from django.db.models import OuterRef, Q, Subquery, Sum
 
 from accounts.models import Workspace
+from accounts.spreadsheets import csv_line
 from billing.models import CreditEntry, CreditEntryQuerySet
 
 _HEAD = ("time", "kind", "credits", "balance", "reference", "note")
@@ -46,7 +45,7 @@ def csv_lines(
     workspace: Workspace, *, kind: str = "", since: date | None = None, until: date | None = None
 ) -> Iterator[str]:
     """Yields the movements that fit as lines of CSV, oldest first, with the balance after each."""
-    yield _line(_HEAD)
+    yield csv_line(_HEAD)
     everything = CreditEntry.objects.for_workspace(workspace).order_by("created_at", "pk")
     wanted = set(_fitting(everything, kind=kind, since=since, until=until).values_list("pk", flat=True))
     balance = 0
@@ -54,15 +53,4 @@ def csv_lines(
         balance += entry.credits
         if entry.pk in wanted:
             when = entry.created_at.isoformat(timespec="seconds")
-            yield _line((when, entry.kind, entry.credits, balance, entry.reference, _text(entry.note)))
-
-
-def _text(note: str) -> str:
-    # Spreadsheets run what begins like a formula.
-    return f"'{note}" if note[:1] in ("=", "+", "-", "@") else note
-
-
-def _line(values: tuple[object, ...]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerow(values)
-    return buffer.getvalue()
+            yield csv_line((when, entry.kind, entry.credits, balance, entry.reference, entry.note))
