@@ -92,7 +92,7 @@ def too_many_requests(request: HttpRequest, seconds: int = ALLAUTH_SECONDS) -> H
     if request.content_type == "application/json":
         response: HttpResponse = JsonResponse({"error": sentence}, status=429)
     elif getattr(request, "htmx", False):
-        response = render(request, "429_notice.html", {"sentence": sentence}, status=429)
+        response = render(request, "notice.html", {"sentence": sentence}, status=429)
         response.headers["HX-Retarget"] = "#messages"
         response.headers["HX-Reswap"] = "outerHTML"
     else:

@@ -151,6 +151,11 @@ def exists(key: str) -> bool:
     return True
 
 
+def confirm(key: str) -> None:
+    """Raises `ObjectMissing`, or within seconds `StorageUnavailable`: for pages that lead to the object."""
+    store().confirm(key)
+
+
 def ranges(key: str) -> AbstractContextManager[Ranges]:
     """Opens an object for reading in pieces; raises `ObjectMissing`."""
     return store().ranges(key)

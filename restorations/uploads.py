@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 from pathlib import PurePath
-from typing import IO, Final
+from typing import IO
 from uuid import UUID
 
 from django.conf import settings
@@ -20,12 +19,13 @@ from restorations import notifications, objects
 from restorations.doorbells import Doorbell, ring
 from restorations.models import Upload, UploadPart, Video
 
-#: An upload whose last part was asked for so recently is somebody's.
-_AT_IT: Final = timedelta(minutes=10)
-
 
 class UploadRefused(ValueError):
     """A file cannot be taken; the message is for the person who sent it."""
+
+
+class PartsMissing(UploadRefused):
+    """Not all parts of a file are there; what arrived is kept."""
 
 
 def begin(
@@ -45,7 +45,7 @@ def begin(
         .order_by("-created_at")
         .first()
     )
-    if begun is not None and not _is_over(begun):
+    if begun is not None and (is_begun(begun) or is_joined(begun)):
         return begun, False
     if begun is not None:
         objects.delete([begun.storage_key])
@@ -64,12 +64,17 @@ def begin(
     return upload, True
 
 
-def _is_over(upload: Upload) -> bool:
-    """Returns whether the storage gave an upload up, by its own rule, or lost the process that joined it."""
-    # Whoever sent a part just now may be joining them at this moment.
-    if timezone.now() - upload.touched_at < _AT_IT:
+def is_begun(upload: Upload) -> bool:
+    """Returns whether storage still takes parts of an upload: it may have given it up, by its own rule."""
+    return objects.is_begun(upload.storage_key, upload.storage_upload_id)
+
+
+def is_joined(upload: Upload) -> bool:
+    """Returns whether the parts of an upload are one object already: then `complete` needs none of them."""
+    try:
+        return objects.size(upload.storage_key) == upload.size_bytes
+    except objects.ObjectMissing:
         return False
-    return not objects.is_begun(upload.storage_key, upload.storage_upload_id)
 
 
 def address_of_part(upload: Upload, number: int, *, sha256: str = "") -> objects.SignedPart:
@@ -100,24 +105,16 @@ def parts_of(upload: Upload) -> list[objects.Part]:
 def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
     """Joins the parts and makes the video, once however often it is called.
 
-    Raises `UploadRefused` when parts are missing; nothing that arrived is lost then.
+    Raises `PartsMissing`; nothing that arrived is lost then.
     """
     if video := Video.objects.filter(upload=upload).first():
         return video
-    if [number for number, _etag in parts] != [*range(1, upload.num_parts + 1)]:
-        raise UploadRefused(_("Some parts have not arrived yet. Please try again."))
-    try:
-        objects.complete_multipart(
-            upload.storage_key,
-            upload.storage_upload_id,
-            parts=parts,
-            checksums=dict(upload.parts.values_list("number", "sha256")),
-        )
-    except objects.PartsMismatch:
-        raise UploadRefused(_("Some parts have not arrived yet. Please try again.")) from None
+    if not is_joined(upload):
+        _join(upload, parts)
     arrived = objects.size(upload.storage_key)
     if arrived != upload.size_bytes:
         objects.delete([upload.storage_key])
+        upload.delete()
         raise UploadRefused(_("The file did not arrive whole. Please upload it again."))
     return make_video(
         workspace=upload.workspace,
@@ -127,6 +124,21 @@ def complete(upload: Upload, parts: list[tuple[int, str]]) -> Video:
         size_bytes=arrived,
         upload=upload,
     )
+
+
+def _join(upload: Upload, parts: list[tuple[int, str]]) -> None:
+    missing = PartsMissing(_("Some parts have not arrived yet. Please try again."))
+    if [number for number, _etag in parts] != [*range(1, upload.num_parts + 1)]:
+        raise missing
+    try:
+        objects.complete_multipart(
+            upload.storage_key,
+            upload.storage_upload_id,
+            parts=parts,
+            checksums=dict(upload.parts.values_list("number", "sha256")),
+        )
+    except (objects.PartsMismatch, objects.ObjectMissing):
+        raise missing from None
 
 
 def abort(upload: Upload) -> None:

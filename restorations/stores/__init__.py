@@ -107,6 +107,9 @@ class Store(Protocol):
     def size(self, key: str) -> int:
         """Returns an object's bytes; raises `ObjectMissing`."""
 
+    def confirm(self, key: str) -> None:
+        """Raises `ObjectMissing`, or within seconds `StorageUnavailable`: somebody waits for the answer."""
+
     def ranges(self, key: str) -> AbstractContextManager[Ranges]:
         """Opens an object for reading in pieces; raises `ObjectMissing`."""
 

@@ -115,6 +115,9 @@ class FileStore:
         except FileNotFoundError:
             raise ObjectMissing(key) from None
 
+    def confirm(self, key: str) -> None:
+        self.size(key)
+
     @contextmanager
     def ranges(self, key: str) -> Iterator[FileRanges]:
         with self.local_copy(key) as path, path.open("rb") as file:

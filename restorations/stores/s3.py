@@ -6,6 +6,7 @@ address changes with every refresh of the page would load its video again and ag
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from urllib.parse import quote, urlencode
 from boto3.s3.transfer import TransferConfig
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from django.utils.http import content_disposition_header
 from storages.backends.s3 import S3Storage
@@ -37,6 +39,10 @@ from restorations.stores.scratch import scratch_folder
 _DELETED_AT_ONCE: Final = 1000
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall"})
+#: For whoever waits at a page: one try, a few seconds.
+_AT_ONCE: Final = Config(
+    retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=3, read_timeout=5
+)
 _TRANSFER: Final = TransferConfig(
     multipart_chunksize=16 * 2**20, multipart_threshold=16 * 2**20, max_concurrency=4
 )
@@ -122,6 +128,22 @@ class S3Store:
     def _head(self, key: str) -> Any:
         with _errors(key):
             return self.client.head_object(Bucket=self.bucket, Key=key)
+
+    def confirm(self, key: str) -> None:
+        with _errors(key):
+            self._client_at_once.head_object(Bucket=self.bucket, Key=key)
+
+    @functools.cached_property
+    def _client_at_once(self) -> Any:
+        # Clients may be shared by threads, other than the resources that django-storages makes for each.
+        storage = self._storage
+        return storage._create_session().client(
+            "s3",
+            endpoint_url=storage.endpoint_url,
+            region_name=storage.region_name,
+            config=storage.client_config.merge(_AT_ONCE),
+            verify=storage.verify,
+        )
 
     @contextmanager
     def ranges(self, key: str) -> Iterator[_S3Ranges]:

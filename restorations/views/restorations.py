@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
@@ -17,6 +18,8 @@ from restorations import lifecycle, objects, partial, watching
 from restorations.models import Restoration
 from restorations.pages import restoration_context
 from restorations.views.videos import render_fragment
+
+logger = logging.getLogger(__name__)
 
 
 def _restoration(request: WorkspaceRequest, restoration_id: UUID) -> Restoration:
@@ -82,5 +85,11 @@ def restoration_download(request: WorkspaceRequest, restoration_id: UUID) -> Htt
         key, name = restoration.partial_key, restoration.partial_name
     else:
         raise Http404
+    # Beyond this redirect the browser would show the storage's own error, or none.
+    try:
+        objects.confirm(key)
+    except objects.ObjectMissing:
+        logger.error("object missing restoration=%s key=%s", restoration.pk, key)
+        return render(request, "restorations/file_missing.html", {"restoration": restoration}, status=410)
     address = objects.address_to_read(key, seconds=objects.DOWNLOAD_SECONDS, download_name=name)
     return redirect(address)

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.access import WorkspaceRequest, workspace_editor
 from accounts.rate_limits import rate_limited
-from restorations import objects, uploads
+from restorations import uploads
 from restorations.models import Upload
 
 #: Base64 of 32 bytes.
@@ -25,17 +25,17 @@ _SHA256: Final = re.compile(r"[A-Za-z0-9+/]{43}=")
 
 
 def _refusals_as_json(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """Answers 400 with the sentence when a file or a body cannot be taken."""
+    """Answers 400 with the sentence when a file or a body cannot be taken, 409 when parts are missing."""
 
     @wraps(view)
     def wrapped(request: WorkspaceRequest, **kwargs: Any) -> HttpResponse:
         try:
             return view(request, **kwargs)
+        except uploads.PartsMissing as exc:
+            # The client asks anew which parts are there, and sends the others.
+            return JsonResponse({"error": str(exc)}, status=409)
         except uploads.UploadRefused as exc:
             return JsonResponse({"error": str(exc)}, status=400)
-        except objects.StorageUnavailable:
-            # The client tries again on its own; nothing that arrived is lost.
-            return JsonResponse({"error": _("The storage does not answer. Please try again.")}, status=503)
         except (KeyError, TypeError, ValueError):
             return JsonResponse({"error": _("This request is not what the upload expects.")}, status=400)
 
@@ -79,7 +79,8 @@ def upload_create(request: WorkspaceRequest) -> HttpResponse:
 def upload_parts(request: WorkspaceRequest, upload_id: UUID) -> HttpResponse:
     """Lists the parts that arrived, so that only the others are sent after an interruption."""
     upload = _upload(request, upload_id)
-    return JsonResponse({"parts": [part.to_json() for part in uploads.parts_of(upload)]})
+    parts = [part.to_json() for part in uploads.parts_of(upload)]
+    return JsonResponse({"parts": parts, "is_joined": not parts and uploads.is_joined(upload)})
 
 
 @require_POST

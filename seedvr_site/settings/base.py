@@ -78,6 +78,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "restorations.middleware.StorageMiddleware",
 ]
 
 TEMPLATES: list[dict[str, Any]] = [

@@ -150,7 +150,6 @@ Behaviours.add("[data-compare]", (player) => {
     });
     video.addEventListener("canplay", () => goOn(video));
     video.addEventListener("playing", () => goOn(video));
-    video.addEventListener("error", showError);
     watchFrames(video);
   }
   after.addEventListener("ended", onEnd);
@@ -163,11 +162,6 @@ Behaviours.add("[data-compare]", (player) => {
     if (!hasFrameCallback) keepInStep();
   });
   for (const video of [after, before]) video.addEventListener("loadedmetadata", drawTime);
-
-  function showError() {
-    part("player-error").hidden = false;
-    part("player-error").textContent = text.textLost;
-  }
 
   // --- The line ------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,14 @@
  * Uppy's uploader for the site's protocol: a file goes in parts, and only parts that are missing are sent.
  *
  *     POST   create          -> where the parts go; for a file that was begun before, the same upload again
- *     GET    parts           -> what has arrived
+ *     GET    parts           -> what has arrived, and whether it is one file already
  *     POST   parts/<n>/      -> a signed address for part n, which takes the bytes by PUT: on this site, or straight
  *                               into the bucket; signed with the part's SHA-256, it takes no other bytes
  *     POST   complete        -> the video's page
  *     DELETE abort           -> forgets it
+ *
+ * A site, a storage or a device that is away is waited for: `part-uploader:waiting` says for which. When it stays away,
+ * the file fails with a reason, and the next try goes on where this one stopped.
  */
 "use strict";
 
@@ -18,8 +21,26 @@ class UploadError extends Error {
   }
 }
 
+/** A fault of the connection or a server, which a later try may not meet; `where` is what did not answer. */
+class RetryableError extends Error {
+  constructor(where, { seconds = 0 } = {}) {
+    super(where);
+    this.where = where;
+    this.seconds = seconds;
+  }
+}
+
+/** The site or the storage knows other parts than this page does: what is there has to be asked anew. */
+class StaleError extends UploadError {}
+
 class PartUploader extends UppyBundle.BasePlugin {
-  static MAX_TRIES = 6;
+  /** So long something may be away before a file fails. */
+  static PATIENCE_MS = 5 * 60_000;
+  static LONGEST_PAUSE_MS = 10_000;
+  /** An answer that takes longer will not come; joining the parts of a large file may take minutes. */
+  static SILENCE_MS = 60_000;
+  static JOIN_MS = 10 * 60_000;
+  static MAX_ROUNDS = 3;
   // Browsers keep their cryptography from pages that are not secure, such as a laptop's in the local network.
   static #canHash = Boolean(globalThis.crypto?.subtle);
 
@@ -72,7 +93,7 @@ class PartUploader extends UppyBundle.BasePlugin {
         this.#queue.add(async () => {
           if (job.isOver || controller.signal.aborted) return;
           try {
-            const answer = await this.#send(file, job, controller.signal);
+            const answer = await this.#sendFile(file, job, controller.signal);
             finish();
             this.uppy.emit("upload-success", file, { status: 201, body: answer, uploadURL: answer.video_url });
           } catch (error) {
@@ -89,18 +110,30 @@ class PartUploader extends UppyBundle.BasePlugin {
     });
   }
 
-  async #send(file, job, signal) {
+  async #sendFile(file, job, signal) {
+    for (let round = 1; ; round++) {
+      try {
+        return await this.#sendWhatIsMissing(file, job, signal);
+      } catch (error) {
+        if (!(error instanceof StaleError) || round >= PartUploader.MAX_ROUNDS) throw error;
+      }
+    }
+  }
+
+  async #sendWhatIsMissing(file, job, signal) {
     const size = file.data.size;
+    const ask = (method, url, body, limits) => this.#request(method, url, body, signal, { file, ...limits });
     const wanted = { file_name: file.name, size_bytes: size };
     if (PartUploader.#canHash) wanted.checksums = "sha256";
-    job.upload = await this.#request("POST", this.opts.createUrl, wanted, signal);
+    job.upload = await ask("POST", this.opts.createUrl, wanted);
     const { part_bytes: partBytes, urls } = job.upload;
     this.uppy.emit("part-uploader:begun", file, job.upload);
 
     const numParts = Math.ceil(size / partBytes);
     const etags = new Map();
     const sizeOf = (number) => Math.min(partBytes, size - (number - 1) * partBytes);
-    for (const part of (await this.#request("GET", urls.parts, undefined, signal)).parts) {
+    const there = await ask("GET", urls.parts);
+    for (const part of there.parts) {
       // A part that broke off on its way is sent again.
       if (part.Size === sizeOf(part.PartNumber)) etags.set(part.PartNumber, part.ETag);
     }
@@ -112,36 +145,60 @@ class PartUploader extends UppyBundle.BasePlugin {
         bytesTotal: size,
       });
 
-    report(0);
-    for (let number = 1; number <= numParts; number++) {
+    for (let number = 1; number <= numParts && !there.is_joined; number++) {
+      report(0);
       if (etags.has(number)) continue;
       const bytes = file.data.slice((number - 1) * partBytes, (number - 1) * partBytes + sizeOf(number));
-      etags.set(number, await this.#sendPart(`${urls.parts}${number}/`, bytes, report, signal));
-      report(0);
+      etags.set(number, await this.#sendPart(file, `${urls.parts}${number}/`, bytes, report, signal));
     }
+    report(size - sum());
     const parts = [...etags].sort(([a], [b]) => a - b).map(([PartNumber, ETag]) => ({ PartNumber, ETag }));
-    return this.#request("POST", urls.complete, { parts }, signal);
+    return ask("POST", urls.complete, { parts }, { milliseconds: PartUploader.JOIN_MS });
   }
 
   /** Puts one part to a fresh signed address, and returns its tag. */
-  #sendPart(signUrl, bytes, report, signal) {
-    return this.#again(signal, async () => {
+  #sendPart(file, signUrl, bytes, report, signal) {
+    return this.#again(file, signal, async () => {
       const claim = PartUploader.#canHash ? { sha256: await this.#sha256(bytes) } : {};
-      const signed = await this.#request("POST", signUrl, claim, signal);
-      return new Promise((resolve, reject) => {
-        const xhr = new XMLHttpRequest();
-        xhr.open("PUT", signed.url);
-        for (const [name, value] of Object.entries(signed.headers ?? {})) xhr.setRequestHeader(name, value);
-        xhr.upload.onprogress = (event) => report(event.loaded);
-        xhr.onload = () => {
-          if (xhr.status < 200 || xhr.status > 299) reject(new RetryableError(`part: ${xhr.status}`));
-          else resolve((xhr.getResponseHeader("ETag") ?? "").replaceAll('"', ""));
-        };
-        xhr.onerror = () => reject(new RetryableError("part: no connection"));
-        xhr.onabort = () => reject(new DOMException("stopped", "AbortError"));
-        signal.addEventListener("abort", () => xhr.abort(), { once: true });
-        xhr.send(bytes);
-      });
+      const signed = await this.#request("POST", signUrl, claim, signal, { file });
+      return this.#put(signed, bytes, report, signal);
+    });
+  }
+
+  #put(signed, bytes, report, signal) {
+    // The file store is the site itself.
+    const where = new URL(signed.url, window.location).origin === window.location.origin ? "site" : "storage";
+    return new Promise((resolve, reject) => {
+      const xhr = new XMLHttpRequest();
+      let silence = null;
+      const stop = () => xhr.abort();
+      const hear = () => {
+        clearTimeout(silence);
+        silence = setTimeout(() => {
+          reject(new RetryableError(where));
+          stop();
+        }, PartUploader.SILENCE_MS);
+      };
+      xhr.open("PUT", signed.url);
+      for (const [name, value] of Object.entries(signed.headers ?? {})) xhr.setRequestHeader(name, value);
+      xhr.upload.onprogress = (event) => {
+        hear();
+        report(event.loaded);
+      };
+      xhr.onload = () => {
+        if (xhr.status === 404) reject(new StaleError(this.opts.texts.refused));
+        else if (xhr.status < 200 || xhr.status > 299) reject(new RetryableError(where));
+        else resolve((xhr.getResponseHeader("ETag") ?? "").replaceAll('"', ""));
+      };
+      xhr.onerror = () => reject(new RetryableError(where));
+      xhr.onabort = () => reject(new DOMException("stopped", "AbortError"));
+      xhr.onloadend = () => {
+        clearTimeout(silence);
+        signal.removeEventListener("abort", stop);
+      };
+      signal.addEventListener("abort", stop);
+      hear();
+      xhr.send(bytes);
     });
   }
 
@@ -158,53 +215,69 @@ class PartUploader extends UppyBundle.BasePlugin {
   }
 
   /** Asks the site; a refusal becomes an `UploadError` with the site's sentence. */
-  #request(method, url, body, signal) {
-    return this.#again(signal, async () => {
+  #request(method, url, body, signal, { file, milliseconds = PartUploader.SILENCE_MS } = {}) {
+    return this.#again(file, signal, async () => {
       let response;
+      const limits = [signal, AbortSignal.timeout(milliseconds)].filter(Boolean);
       try {
         response = await fetch(url, {
           method,
-          signal,
+          signal: AbortSignal.any(limits),
           headers: { "X-CSRFToken": this.opts.csrfToken, Accept: "application/json" },
           body: body === undefined ? undefined : JSON.stringify(body),
         });
       } catch (error) {
         if (error.name === "AbortError") throw error;
-        throw new RetryableError("no connection");
+        throw new RetryableError("site");
       }
-      if (response.status >= 500 || response.status === 429) throw new RetryableError(`status ${response.status}`);
-      if (response.redirected || response.status === 403) throw new UploadError(this.opts.texts.signedOut);
       const answer = response.status === 204 ? {} : await response.json().catch(() => ({}));
+      if (response.status === 429) {
+        throw new RetryableError("busy", { seconds: Number(response.headers.get("Retry-After")) || 0 });
+      }
+      if (response.status >= 500) throw new RetryableError(answer.is_storage_away ? "storage" : "site");
+      if (response.redirected || response.status === 403) throw new UploadError(this.opts.texts.signedOut);
+      if (response.status === 404 || response.status === 409) {
+        throw new StaleError(answer.error || this.opts.texts.refused);
+      }
       if (!response.ok) throw new UploadError(answer.error || this.opts.texts.refused, { canRetry: !answer.error });
       return answer;
     });
   }
 
-  /** Tries a few times with growing pauses; while the device is offline it waits without counting. */
-  async #again(signal, attempt) {
+  /** Tries with growing pauses until patience ends; while the device is offline, the time does not count. */
+  async #again(file, signal, attempt) {
+    let since = null;
     for (let tried = 1; ; tried++) {
       signal?.throwIfAborted();
       try {
         return await attempt();
       } catch (error) {
         if (!(error instanceof RetryableError)) throw error;
-        if (tried >= PartUploader.MAX_TRIES) throw new UploadError(this.opts.texts.lost);
-        if (!navigator.onLine) tried = 0;
-        await this.#pause(Math.min(500 * 2 ** tried, 8000) * (0.75 + Math.random() / 2), signal);
+        const now = Date.now();
+        const isOffline = !navigator.onLine;
+        since = isOffline ? now : (since ?? now);
+        if (now - since >= PartUploader.PATIENCE_MS) throw new UploadError(this.opts.texts[`${error.where}Stayed`]);
+        if (file) this.uppy.emit("part-uploader:waiting", file, isOffline ? "device" : error.where);
+        const pause = Math.min(500 * 2 ** tried, PartUploader.LONGEST_PAUSE_MS) * (0.75 + Math.random() / 2);
+        await this.#pause(Math.max(pause, 1000 * error.seconds), signal);
       }
     }
   }
 
+  /** Waits; a network that is back ends it early. */
   #pause(milliseconds, signal) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(resolve, milliseconds);
-      signal?.addEventListener("abort", () => {
+      const end = (settle) => {
         clearTimeout(timer);
-        reject(new DOMException("stopped", "AbortError"));
-      }, { once: true });
+        window.removeEventListener("online", goOn);
+        signal?.removeEventListener("abort", stop);
+        settle();
+      };
+      const goOn = () => end(resolve);
+      const stop = () => end(() => reject(new DOMException("stopped", "AbortError")));
+      const timer = setTimeout(goOn, milliseconds);
+      window.addEventListener("online", goOn);
+      signal?.addEventListener("abort", stop);
     });
   }
 }
-
-/** A fault of the connection or the server: the same request may succeed a moment later. */
-class RetryableError extends Error {}

@@ -103,6 +103,7 @@ Behaviours.add("[data-uploader]", (form) => {
   const BUTTONS = {
     waiting: ["cancel"],
     sending: ["pause", "cancel"],
+    stalled: ["pause", "cancel"],
     paused: ["resume", "cancel"],
     finishing: [],
     done: ["open"],
@@ -137,7 +138,7 @@ Behaviours.add("[data-uploader]", (form) => {
 
   function drawProgress(row, { bytesUploaded, bytesTotal }) {
     const now = performance.now();
-    if (!["waiting", "sending"].includes(row.phase)) return;
+    if (!["waiting", "sending", "stalled"].includes(row.phase)) return;
     row.samples.push([now, bytesUploaded]);
     while (now - row.samples[0][0] > SPEED_WINDOW_MS) row.samples.shift();
     if (now - row.drawnAt < REDRAW_MS && bytesUploaded < bytesTotal) return;
@@ -225,6 +226,17 @@ Behaviours.add("[data-uploader]", (form) => {
     });
   });
 
+  // Said once for each time that something goes away, not with every try.
+  uppy.on("part-uploader:waiting", (file, where) => {
+    const row = rows.get(file.id);
+    if (!row || !["waiting", "sending", "stalled", "finishing"].includes(row.phase)) return;
+    const sentence = texts[`${where}Away`];
+    if (row.phase === "stalled" && row.part("state").textContent === sentence) return;
+    row.samples = [];
+    setPhase(row, "stalled", sentence);
+    announce(`${file.name}: ${sentence}`);
+  });
+
   uppy.on("upload-progress", (file, progress) => {
     const row = rows.get(file.id);
     if (!row) return;
@@ -268,7 +280,7 @@ Behaviours.add("[data-uploader]", (form) => {
 
   // What has arrived is kept, but nothing is sent while the page is closed.
   window.addEventListener("beforeunload", (event) => {
-    const isSending = [...rows.values()].some((row) => ["waiting", "sending", "finishing"].includes(row.phase));
+    const isSending = [...rows.values()].some((row) => ["waiting", "sending", "stalled", "finishing"].includes(row.phase));
     if (isSending) event.preventDefault();
   });
 

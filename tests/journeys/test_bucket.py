@@ -1,4 +1,4 @@
-"""The product on a bucket: browsers upload straight to it, a closed tab loses one part, workers get addresses."""
+"""The product on a bucket: a closed tab loses one part of an upload, a storage that goes away loses nothing."""
 
 from __future__ import annotations
 
@@ -11,50 +11,62 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Request, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from tests import samples
 from tests.journeys.conftest import Person
 from tests.services.processes import free_port
 from tests.services.product import ROOT, Product, product
-from tests.services.seaweedfs import ACCESS_KEY, SECRET_KEY, seaweedfs
+from tests.services.seaweedfs import ACCESS_KEY, SECRET_KEY, SeaweedFS
 from tests.services.smtp import Mailbox
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
 #: S3 takes no smaller parts.
 PART_BYTES = 5 * 2**20
+#: Milliseconds for what takes moments on an idle machine.
+PATIENCE = 30_000
 
 
 @pytest.fixture(scope="module")
-def bucket_site(tmp_path_factory: pytest.TempPathFactory, mails: Mailbox) -> Iterator[tuple[Product, str]]:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """The server that the bucket is on."""
+    running = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket_site(
+    tmp_path_factory: pytest.TempPathFactory, mails: Mailbox, storage: SeaweedFS
+) -> Iterator[tuple[Product, str]]:
     """The product with its objects in a bucket that `configure_bucket` made."""
-    var_dir, port = tmp_path_factory.mktemp("var"), free_port()
-    with seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as address:
-        environment = {
-            "EMAIL_HOST": "127.0.0.1",
-            "EMAIL_PORT": str(mails.port),
-            "UPLOAD_PART_BYTES": str(PART_BYTES),
-            "S3_BUCKET": "journey",
-            "S3_ENDPOINT_URL": address,
-            "S3_ACCESS_KEY_ID": ACCESS_KEY,
-            "S3_SECRET_ACCESS_KEY": SECRET_KEY,
-        }
-        done = subprocess.run(
-            [sys.executable, "manage.py", "configure_bucket", "--create"],
-            cwd=ROOT,
-            env={
-                "PATH": os.environ["PATH"],
-                "VAR_DIR": str(var_dir),
-                "SITE_URL": f"http://127.0.0.1:{port}",
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        with product(var_dir, port=port, environment=environment) as running:
-            yield running, address
+    var_dir, port, address = tmp_path_factory.mktemp("var"), free_port(), storage.address
+    environment = {
+        "EMAIL_HOST": "127.0.0.1",
+        "EMAIL_PORT": str(mails.port),
+        "UPLOAD_PART_BYTES": str(PART_BYTES),
+        "S3_BUCKET": "journey",
+        "S3_ENDPOINT_URL": address,
+        "S3_ACCESS_KEY_ID": ACCESS_KEY,
+        "S3_SECRET_ACCESS_KEY": SECRET_KEY,
+    }
+    done = subprocess.run(
+        [sys.executable, "manage.py", "configure_bucket", "--create"],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "VAR_DIR": str(var_dir),
+            "SITE_URL": f"http://127.0.0.1:{port}",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    with product(var_dir, port=port, environment=environment) as running:
+        yield running, address
 
 
 def large_video(folder: Path) -> Path:
@@ -125,4 +137,83 @@ def test_from_the_upload_to_the_download(
     alice.page.get_by_label("Seed").fill("7")
     expect(quote.get_by_role("button")).to_contain_text("Restore for")
     assert alice.problems == []
+    context.close()
+
+
+def test_a_storage_that_goes_away_and_comes_back_loses_nothing(
+    browser: Browser,
+    bucket_site: tuple[Product, str],
+    storage: SeaweedFS,
+    mails: Mailbox,
+    tmp_path: Path,
+) -> None:
+    site, _bucket = bucket_site
+    source = large_video(tmp_path)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    bob = Person(context, site, mails)
+    bob.sign_up()
+    home, page = bob.page.url, bob.page
+    sent: list[int] = []
+
+    def note(request: Request) -> None:
+        if request.method == "PUT":
+            sent.append(int(re.findall(r"partNumber=(\d+)", request.url)[0]))
+
+    def without_storage(route: Route) -> None:
+        storage.stop()
+        route.continue_()
+
+    # It is back in time: the upload goes on by itself.
+    page.on("request", note)
+    page.route(re.compile("partNumber=2"), without_storage, times=1)
+    row = page.locator("[data-upload-list] > li")
+    bob.choose(source)
+    expect(row).to_contain_text(
+        "The storage does not answer at the moment. What has arrived is kept", timeout=PATIENCE
+    )
+    storage.start()
+    page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"), timeout=2 * PATIENCE)
+    assert (sent.count(1), sent.count(3)) == (1, 1), sent
+
+    bob.restore()
+    bob.wait_for_status("succeeded")
+    result = page.url
+    download = page.get_by_role("link", name=re.compile("Download"))
+
+    # A player that has nothing in its cache says so, and so does a download.
+    storage.stop()
+    elsewhere = browser.new_context(storage_state=context.storage_state())
+    player = elsewhere.new_page()
+    player.goto(result)
+    notice = player.locator("[data-playback-notice]")
+    expect(notice).to_contain_text("The storage does not answer at the moment", timeout=PATIENCE)
+    download.first.click()
+    expect(page.locator("h1")).to_have_text("The storage does not answer", timeout=PATIENCE)
+
+    # It stays away: a reason, a button, and only the rest is sent.
+    sent.clear()
+    page.clock.install()
+    page.goto(home)
+    page.route(re.compile("partNumber=2"), without_storage, times=1)
+    storage.start()
+    bob.choose(source.rename(tmp_path / "other.mp4"))
+    expect(row).to_contain_text("The storage does not answer at the moment", timeout=PATIENCE)
+    page.clock.fast_forward("06:00")
+    expect(row).to_contain_text(
+        "The storage has not answered for five minutes. What has arrived is kept", timeout=PATIENCE
+    )
+    storage.start()
+    row.get_by_role("button", name="Try again").click()
+    page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"), timeout=2 * PATIENCE)
+    assert (sent.count(1), sent.count(3)) == (1, 1), sent
+
+    # The player has come back by itself meanwhile.
+    expect(notice).to_be_hidden(timeout=PATIENCE)
+    expect(player.locator("[data-after]")).to_have_js_property("readyState", 4, timeout=PATIENCE)
+    page.goto(result)
+    with page.expect_download() as downloaded:
+        download.first.click()
+    assert downloaded.value.path().stat().st_size > 0
+    elsewhere.close()
     context.close()

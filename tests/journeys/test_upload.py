@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ from playwright.sync_api import Request, Route, expect
 
 from tests import samples
 from tests.journeys.conftest import PART_BYTES, Person
+from tests.services.process_table import descendants
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 PARTS = re.compile(r"/objects/[^/]+/\d+$")
@@ -67,6 +70,28 @@ def test_a_lost_network_loses_one_part_at_most(alice: Person) -> None:
     alice.page.route(PARTS, fail_once)
     alice.upload(source)
     assert tries == Counter({n: 2 if n == 3 else 1 for n in range(1, num_parts + 1)})
+
+
+def test_a_site_that_falls_is_waited_for(alice: Person) -> None:
+    source = samples.path("bigbuckbunny.mp4")
+    num_parts = -(-source.stat().st_size // PART_BYTES)
+    tries: Counter[int] = Counter()
+
+    def count(route: Route) -> None:
+        tries[number := part_number(route.request)] += 1
+        if number == 3 and tries[3] == 1:
+            web = next(p for p in descendants(alice.site.process.pid) if "uvicorn" in p.command)
+            os.kill(web.pid, signal.SIGKILL)
+        route.continue_()
+
+    alice.page.route(PARTS, count)
+    alice.choose(source)
+    row = alice.page.locator("[data-upload-list] > li")
+    sentence = "The site does not answer at the moment. What has arrived is kept"
+    expect(row).to_contain_text(sentence, timeout=30_000)
+    alice.page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"), timeout=60_000)
+    assert {number for number, times in tries.items() if times > 1} <= {3}
+    assert set(tries) == set(range(1, num_parts + 1))
 
 
 def test_twenty_files_at_once_with_four_in_flight_and_one_that_fails(alice: Person, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Pages: the same number of queries however many rows, every state shown, honest about the engine."""
 
+import io
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from billing import ledger
 from gpu_worker.contract import ErrorCode
-from restorations import lifecycle
+from restorations import lifecycle, objects
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.models import Restoration
@@ -85,7 +86,11 @@ def test_downloads_have_a_good_name(alice_client, workspace):
         status="succeeded",
         result_key="x/results/1.mp4",
     )
-    answer = alice_client.get(reverse("restoration-download", args=[workspace.slug, restoration.pk]))
+    address = reverse("restoration-download", args=[workspace.slug, restoration.pk])
+    missing = alice_client.get(address)
+    assert (missing.status_code, "This file is missing" in missing.content.decode()) == (410, True)
+    objects.save(restoration.result_key, io.BytesIO(b"film"))
+    answer = alice_client.get(address)
     assert answer.status_code == 302
     assert answer.headers["location"].startswith("/objects/")
     assert restoration.download_name == "take_2_720p_seed42.mp4"

@@ -5,11 +5,13 @@ import hashlib
 import json
 
 import pytest
+from botocore.config import Config
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from restorations import objects
 from restorations.models import Upload, Video
+from seedvr_site.object_storage import s3_backend
 
 pytestmark = pytest.mark.django_db
 
@@ -88,6 +90,43 @@ def test_the_same_file_again_goes_on_where_it_stopped(alice_client, workspace, h
     assert objects.read_bytes(Video.objects.get().storage_key) == FIRST + FIRST + LAST
 
 
+def test_a_file_whose_parts_were_joined_when_the_site_fell_is_not_sent_again(alice_client, workspace, http):
+    first = begin(alice_client, workspace, size=5).json()
+    part = send(alice_client, http, first, 1, b"aaaaa")
+    upload = Upload.objects.get()
+    objects.complete_multipart(
+        upload.storage_key, upload.storage_upload_id, parts=[(1, part["ETag"].strip('"'))]
+    )
+    again = begin(alice_client, workspace, size=5)
+    assert (again.status_code, again.json()["upload_id"]) == (200, first["upload_id"])
+    assert alice_client.get(first["urls"]["parts"]).json() == {"parts": [], "is_joined": True}
+    assert complete(alice_client, first, []).status_code == 201
+    assert objects.read_bytes(Video.objects.get().storage_key) == b"aaaaa"
+
+
+def test_while_the_storage_is_away_scripts_are_told_to_wait(alice_client, workspace, settings):
+    settings.STORAGES = {**settings.STORAGES, "default": nowhere()}
+    answer = begin(alice_client, workspace)
+    assert (answer.status_code, answer.json()["is_storage_away"]) == (503, True)
+    assert answer.headers["retry-after"] == "30"
+    file = SimpleUploadedFile("a.mp4", b"content")
+    page = alice_client.post(reverse("video-create", args=[workspace.slug]), {"file": file})
+    assert page.status_code == 503
+    assert "Nothing is lost" in page.content.decode()
+    assert not Upload.objects.exists()
+
+
+def nowhere():
+    """A bucket that nobody serves."""
+    backend = s3_backend(
+        bucket="b", endpoint="http://127.0.0.1:9", region="auto", access_key="k", secret_key="s"
+    )
+    backend["OPTIONS"]["client_config"] = backend["OPTIONS"]["client_config"].merge(
+        Config(retries={"total_max_attempts": 1})
+    )
+    return backend
+
+
 def test_another_person_or_size_begins_anew(alice_client, bob_client, workspace):
     first = begin(alice_client, workspace).json()
     assert begin(bob_client, workspace).json()["upload_id"] != first["upload_id"]
@@ -98,7 +137,7 @@ def test_missing_parts_are_told_and_can_be_sent(alice_client, workspace, http):
     upload = begin(alice_client, workspace).json()
     parts = [send(alice_client, http, upload, n, FIRST) for n in (1, 2)]
     answer = complete(alice_client, upload, parts)
-    assert answer.status_code == 400
+    assert answer.status_code == 409
     assert "have not arrived yet" in answer.json()["error"]
     parts.append(send(alice_client, http, upload, 3, LAST))
     assert complete(alice_client, upload, parts).status_code == 201

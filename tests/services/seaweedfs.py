@@ -6,8 +6,9 @@ import os
 import signal
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from subprocess import Popen
 from typing import Final
 
 import boto3
@@ -21,11 +22,37 @@ ACCESS_KEY: Final = "operator"
 SECRET_KEY: Final = "only-for-tests"
 
 
+class SeaweedFS:
+    """A server that can be taken away and brought back, with what it holds, under the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = {f"{name}.port": free_port() for name in ("master", "volume", "filer", "s3", "admin")}
+        self._grpc = {f"{name}.grpc": free_port() for name in self._ports}
+        self._running = ExitStack()
+        self.address = f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    def start(self) -> None:
+        """Returns when the bucket answers."""
+        self._running.enter_context(_server(self._folder, self._ports | self._grpc, self.address))
+
+    def stop(self) -> None:
+        """Ends the server from one moment to the next."""
+        self._running.close()
+
+
 @contextmanager
 def seaweedfs(folder: Path) -> Iterator[str]:
     """Runs SeaweedFS with one empty bucket; yields its address."""
-    ports = {name: free_port() for name in ("master", "volume", "filer", "s3", "admin")}
-    grpc = {f"{name}.port.grpc": free_port() for name in ports}
+    running = SeaweedFS(folder)
+    running.start()
+    try:
+        yield running.address
+    finally:
+        running.stop()
+
+
+def _server(folder: Path, ports: dict[str, int], address: str) -> AbstractContextManager[Popen[bytes]]:
     command = [
         str(Path(sysconfig.get_path("scripts"), "weed")),
         "mini",
@@ -33,8 +60,7 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-bucket={BUCKET}",
-        *(f"-{name}.port={port}" for name, port in ports.items()),
-        *(f"-{name}={port}" for name, port in grpc.items()),
+        *(f"-{name}={port}" for name, port in ports.items()),
         "-webdav=false",
         "-admin.ui=false",
         "-s3.port.iceberg=0",
@@ -42,16 +68,14 @@ def seaweedfs(folder: Path) -> Iterator[str]:
         "-master.telemetry=false",
     ]
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    address = ("127.0.0.1", ports["s3"])
-    # With connections open it takes half a minute to stop when it is asked to; there is nothing to save here.
-    with server(
+    # With connections open it takes half a minute to stop when it is asked to; what it wrote is there all the same.
+    return server(
         command,
         log=folder / "weed.log",
-        is_ready=lambda: accepts_connections(address) and _has_bucket(f"http://127.0.0.1:{ports['s3']}"),
+        is_ready=lambda: accepts_connections(("127.0.0.1", ports["s3.port"])) and _has_bucket(address),
         stop_signal=signal.SIGKILL,
         env=environment,
-    ):
-        yield f"http://127.0.0.1:{ports['s3']}"
+    )
 
 
 def _has_bucket(url: str) -> bool:

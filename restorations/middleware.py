@@ -1,0 +1,53 @@
+"""What visitors see while the storage does not answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.utils.translation import gettext as _
+
+from restorations import objects
+
+logger = logging.getLogger(__name__)
+
+#: When scripts and proxies may ask again.
+RETRY_SECONDS: Final = 30
+
+
+class StorageMiddleware:
+    """Answers 503 with what to do, where a view could not reach the storage."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        """Returns the answer, or None for what is not the storage's fault."""
+        if not isinstance(exception, objects.StorageUnavailable):
+            return None
+        logger.warning("storage does not answer path=%s error=%s", request.path, exception)
+        return storage_away(request)
+
+
+def storage_away(request: HttpRequest) -> HttpResponse:
+    """Answers 503: as a page, as JSON for scripts, as a notice for HTMX."""
+    sentence = _(
+        "The place where the files lie does not answer at the moment. Nothing is lost. Please try again in a minute."
+    )
+    if request.content_type == "application/json" or "application/json" in request.headers.get("Accept", ""):
+        response: HttpResponse = JsonResponse({"error": sentence, "is_storage_away": True}, status=503)
+    elif getattr(request, "htmx", False):
+        response = render(request, "notice.html", {"sentence": sentence}, status=503)
+        response.headers["HX-Retarget"] = "#messages"
+        response.headers["HX-Reswap"] = "outerHTML"
+    else:
+        response = render(request, "503.html", {"sentence": sentence}, status=503)
+    response.headers["Retry-After"] = str(RETRY_SECONDS)
+    response.headers["Cache-Control"] = "no-store"
+    return response
