@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 #: Bounds that both sides check, so that the site never submits what the worker refuses.
 MAX_SIDE: Final = 8192
@@ -356,7 +356,8 @@ class Manifest(Document):
 
     `model` is the checkpoint that ran, empty for the CPU engine. `frame_rate` is an exact fraction such as
     `30000/1001`. `lost` names in words for operators the source's tracks that the result does not have.
-    `segments_reused` were finished by an earlier worker. `seconds` has the wall-clock seconds of each step of
+    `start_seconds` is where in the source the result begins: 0 but for a range, which may begin a few frames
+    later than asked. `segments_reused` were finished by an earlier worker. `seconds` has the wall-clock seconds of each step of
     the job and, where the engine tells them, the busy seconds of its stages; `bottleneck` is a sentence when one
     of them held up the others.
     """
@@ -380,6 +381,7 @@ class Manifest(Document):
     num_subtitle_tracks: int = 0
     num_subtitle_tracks_lost: int = 0
     lost: tuple[str, ...] = ()
+    start_seconds: float = 0.0
     segments_made: int = 1
     segments_reused: int = 0
     seconds: dict[str, float] = field(default_factory=dict)

@@ -38,11 +38,16 @@ _JOURNAL_TYPE: Final = "application/json"
 
 
 def fingerprint(request: RestoreRequest, *, source_sha256: str, model: str, revision: str) -> str:
-    """Returns what stands for everything that segments depend on: source, settings, plan, programs."""
+    """Returns what stands for everything that segments depend on: source, settings, plan, programs.
+
+    A range divides the video like a pin, so a job that makes a range and one that has it among its pins have the
+    same segments: what a preview made is the whole's.
+    """
     settings = request.to_json()
-    named = ("res_w", "res_h", "seed", "strength", "color_fix", "output", "range", "pins")
+    named = ("res_w", "res_h", "seed", "strength", "color_fix", "output")
     frames = None if request.segments is None else request.segments.frames
-    described = [source_sha256, model, revision, frames, *(settings[name] for name in named)]
+    borders = sorted({*request.pins, *([request.range] if request.range else [])})
+    described = [source_sha256, model, revision, frames, borders, *(settings[name] for name in named)]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 

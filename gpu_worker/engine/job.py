@@ -139,6 +139,7 @@ class JoinReport(Document):
     num_subtitle_tracks: int
     num_subtitle_tracks_lost: int
     lost: tuple[str, ...]
+    start_seconds: float
 
 
 class Events(Protocol):

@@ -38,10 +38,11 @@ def join_result(job: JoinJob, on_segment: Callable[[int], None]) -> JoinReport:
             span=None if job.span_ticks is None else Span(*job.span_ticks),
             on_segment=on_segment,
         )
-    return _report(result, result_format, joined)
+    start_ticks = job.span_ticks[0] if job.span_ticks else 0
+    return _report(result, result_format, joined, start_seconds=float(start_ticks * result_format.time_base))
 
 
-def _report(result: Path, result_format: ResultFormat, joined: Joined) -> JoinReport:
+def _report(result: Path, result_format: ResultFormat, joined: Joined, *, start_seconds: float) -> JoinReport:
     measured, lost = joined.measured, Counter(one.kind for one in joined.lost)
     return JoinReport(
         path=str(result),
@@ -57,6 +58,7 @@ def _report(result: Path, result_format: ResultFormat, joined: Joined) -> JoinRe
         num_subtitle_tracks=_num_subtitle_tracks(result, result_format),
         num_subtitle_tracks_lost=lost["subtitles"] + lost["subtitle"],
         lost=tuple(f"{one.kind}: {one.name}" for one in joined.lost),
+        start_seconds=start_seconds,
     )
 
 

@@ -62,7 +62,7 @@ GOLDEN: dict[str, Any] = {
     "pins": [[10, 82], [90, 100]],
     "segments": STORE,
     "result_parts": PARTS,
-    "version": 2,
+    "version": 3,
 }
 GOLDEN_PROGRESS: dict[str, Any] = {
     "attempt_id": "attempt-1",
@@ -72,7 +72,7 @@ GOLDEN_PROGRESS: dict[str, Any] = {
     "num_frames": 100,
     "num_segments_done": 1,
     "num_segments": 2,
-    "version": 2,
+    "version": 3,
 }
 GOLDEN_JOURNAL: dict[str, Any] = {
     "fingerprint": "cd" * 32,
@@ -80,7 +80,7 @@ GOLDEN_JOURNAL: dict[str, Any] = {
         {"index": 0, "start": 0, "end": 120, "bytes": 1000, "sha256": "01" * 32},
         {"index": 2, "start": 240, "end": 300, "bytes": 2000, "sha256": "02" * 32},
     ],
-    "version": 2,
+    "version": 3,
 }
 GOLDEN_MANIFEST: dict[str, Any] = {
     "attempt_id": "attempt-1",
@@ -102,13 +102,14 @@ GOLDEN_MANIFEST: dict[str, Any] = {
     "num_subtitle_tracks": 2,
     "num_subtitle_tracks_lost": 0,
     "lost": ["sound track 2 (dts, fre)"],
+    "start_seconds": 0.4,
     "segments_made": 2,
     "segments_reused": 1,
     "seconds": {"download": 1.5, "restore": 60.0, "networks": 55.25},
     "bottleneck": "",
     "gpus": 1,
     "gpu_name": "NVIDIA H100 80GB HBM3",
-    "version": 2,
+    "version": 3,
 }
 GOLDEN_DOCUMENTS = [
     (RestoreRequest, GOLDEN),
@@ -198,7 +199,7 @@ def test_what_is_written_is_read_back(document: Document) -> None:
 
 
 @pytest.mark.parametrize(("kind", "golden"), GOLDEN_DOCUMENTS)
-def test_the_golden_documents_are_version_2(kind: type[Document], golden: dict[str, Any]) -> None:
+def test_the_golden_documents_are_version_3(kind: type[Document], golden: dict[str, Any]) -> None:
     document = kind.from_json(golden)
     assert document.to_json() == golden
     assert list(document.to_json()) == list(golden), "a field more or less is another version"
@@ -237,7 +238,7 @@ def test_a_first_request_needs_no_more_than_version_1_did() -> None:
         ("journal_get", {name: STORE[name] for name in STORE if name != "journal_get"}),
         ("part_bytes", {**PARTS, "part_bytes": 0}),
         ("result_parts", {**PARTS, "complete": ""}),
-        *[("version", value) for value in (0, 1, 3, "1", None)],
+        *[("version", value) for value in (0, 1, 2, 4, "3", None)],
     ],
 )
 def test_a_bad_field_is_refused_by_name(field: str, value: object) -> None:

@@ -225,6 +225,30 @@ def test_segments_of_other_settings_are_not_used_and_a_store_that_is_away_is_not
     assert done["status"] == "COMPLETED", done
 
 
+def test_the_segments_of_a_preview_are_segments_of_the_whole(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    """A range of a file becomes a preview; the whole, with that range pinned, leaves out what the preview made."""
+    start_worker(own_endpoint)
+    order = request(storage, "bigbuckbunny.mp4", num_frames=132, output="prores")
+    order["segments"] = with_segments(storage, frames=40, count=8)
+
+    def restored(**changes: Any) -> tuple[Manifest, list[bytes]]:
+        done = own_endpoint.until_status(own_endpoint.run({**order, **changes}))
+        assert done["status"] == "COMPLETED", done
+        return Manifest.from_json(done["output"]), frames_of(storage.objects["result.mp4"])
+
+    preview, excerpt = restored(range=[51, 80])
+    assert preview.segments_made == len(journal(storage)) == 1
+    whole, frames = restored(pins=[[51, 80]])
+    assert (whole.segments_reused, whole.num_frames) == (1, 132)
+    first = round(preview.start_seconds * 25)
+    # Borders in mid-shot move on to where a latent ends.
+    assert 51 <= first <= 54
+    assert excerpt == frames[first : first + preview.num_frames]
+    assert frames == restored(pins=[[51, 80]], segments=None)[1]
+
+
 def test_a_job_survives_a_restart_of_the_endpoint(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
