@@ -137,6 +137,11 @@ def save_file(key: str, path: Path) -> None:
     store().save_file(key, path)
 
 
+def copy(source: str, target: str) -> None:
+    """Stores an object under a second key, without its bytes passing through here; raises `ObjectMissing`."""
+    store().copy(source, target)
+
+
 def size(key: str) -> int:
     """Returns an object's bytes; raises `ObjectMissing`."""
     return store().size(key)

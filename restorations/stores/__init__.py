@@ -104,6 +104,9 @@ class Store(Protocol):
     def save_file(self, key: str, path: Path) -> None:
         """Stores a local file and removes it here."""
 
+    def copy(self, source: str, target: str) -> None:
+        """Stores an object under a second key; its bytes stay where they are. Raises `ObjectMissing`."""
+
     def size(self, key: str) -> int:
         """Returns an object's bytes; raises `ObjectMissing`."""
 

@@ -122,6 +122,11 @@ class S3Store:
             self.client.upload_file(str(path), self.bucket, key, ExtraArgs=extra, Config=_TRANSFER)
         path.unlink()
 
+    def copy(self, source: str, target: str) -> None:
+        found = {"Bucket": self.bucket, "Key": source}
+        with _errors(source):
+            self.client.copy(found, self.bucket, target, Config=_IN_THIS_THREAD)
+
     def size(self, key: str) -> int:
         return int(self._head(key)["ContentLength"])
 

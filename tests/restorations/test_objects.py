@@ -137,6 +137,15 @@ def test_a_file_of_this_machine_moves_into_the_store(http, tmp_path):
     assert not file.exists()
 
 
+def test_an_object_gets_a_second_key_of_its_own(http, stored):
+    for _ in range(2):
+        objects.copy(KEY, "w1/segments/copy")
+    objects.delete([KEY])
+    assert objects.read_bytes("w1/segments/copy") == CONTENT
+    with pytest.raises(objects.ObjectMissing):
+        objects.copy(KEY, "w1/segments/other")
+
+
 def test_every_object_is_listed(http, stored):
     objects.save("w2/results/b.mp4", io.BytesIO(b"12"))
     found = {item.key: item for item in objects.walk()}
