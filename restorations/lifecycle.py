@@ -218,6 +218,7 @@ def ttl_seconds(restoration: Restoration) -> int:
 @transaction.atomic
 def attempt_accepted(attempt: Attempt, runpod_id: str) -> None:
     """Records RunPod's id. A restoration that ended meanwhile gets its job cancelled."""
+    _lock_order(attempt)
     now = timezone.now()
     values = {"runpod_id": runpod_id, "submitted_at": now, "last_seen_at": now, "next_look_at": now}
     if _move_attempt(attempt, Attempt.Status.IN_FLIGHT, **values):
@@ -254,6 +255,7 @@ def attempt_running(attempt: Attempt, *, worker_id: str, progress: object) -> No
     if report is None and attempt.started_at is not None:
         return
     with transaction.atomic():
+        _lock_order(attempt)
         if attempt.started_at is None:
             _start(attempt, worker_id)
         if report is not None:
@@ -318,6 +320,7 @@ def settle(
 
 @transaction.atomic
 def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
+    _lock_order(attempt)
     # Who took the job may have more GPUs than were asked for, and all of them cost.
     attempt.gpus = manifest.gpus or attempt.gpus
     values = {"finished_at": timezone.now(), "gpus": attempt.gpus, **_cost(attempt)}
@@ -356,6 +359,7 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
 
 @transaction.atomic
 def _attempt_failed(attempt: Attempt, code: ErrorCode, detail: str) -> bool:
+    _lock_order(attempt)
     values = {"error_code": code.value, "error_detail": detail, "finished_at": timezone.now()}
     if not _move_attempt(attempt, Attempt.Status.FAILED, **values, **_cost(attempt)):
         return False
@@ -385,6 +389,11 @@ def _retry_or_fail(attempt: Attempt, code: ErrorCode) -> None:
     if back:
         _record(restoration, Kind.RETRIED, detail=code.value)
         ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
+
+
+def _lock_order(attempt: Attempt) -> None:
+    """Locks the order before its attempts, as a cancel does: two that meet wait in one line and not in a circle."""
+    Restoration.objects.select_for_update().get(pk=attempt.restoration_id)
 
 
 def _move_attempt(attempt: Attempt, to: Attempt.Status, **values: Any) -> bool:
