@@ -357,9 +357,9 @@ class Manifest(Document):
     `model` is the checkpoint that ran, empty for the CPU engine. `frame_rate` is an exact fraction such as
     `30000/1001`. `lost` names in words for operators the source's tracks that the result does not have.
     `start_seconds` is where in the source the result begins: 0 but for a range, which may begin a few frames
-    later than asked. `segments_reused` were finished by an earlier worker. `seconds` has the wall-clock seconds of each step of
-    the job and, where the engine tells them, the busy seconds of its stages; `bottleneck` is a sentence when one
-    of them held up the others.
+    later than asked. `segments_reused` were finished by an earlier worker. `seconds` has the wall-clock seconds of
+    each step of the job and, where the engine tells them, the busy seconds of its stages; `bottleneck` is a
+    sentence when one of them held up the others.
     """
 
     attempt_id: str

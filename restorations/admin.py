@@ -68,7 +68,7 @@ class RestorationAdmin(ReadOnlyAdmin):
         "error_code",
         "created_at",
     )
-    list_filter = ("status", "preset", "engine", "error_code")
+    list_filter = ("status", "preset", ("range_start", admin.EmptyFieldListFilter), "engine", "error_code")
     list_select_related = ("video", "workspace")
     search_fields = ("id", "created_by__email", "attempts__runpod_id", "video__file_name", "workspace__slug")
     date_hierarchy = "created_at"

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Workspace
-from gpu_worker.contract import MAX_STRENGTH
+from gpu_worker.contract import MAX_STRENGTH, Frames
 from restorations.options import ColorFixChoice, ModelChoice, Preset
 
 
@@ -45,6 +45,44 @@ class Recipe(models.Model):
 
     class Meta:
         abstract = True
+
+
+class MaybePreview(models.Model):
+    """An order is for a whole video or, with a range, for a preview: a few seconds at the same price for each frame.
+
+    What previews cost comes off the order of the whole with the same settings, each of them once.
+    """
+
+    #: Frames, counted from 0; the end is not among them.
+    range_start = models.PositiveIntegerField(_("first frame"), null=True, blank=True, editable=False)
+    range_end = models.PositiveIntegerField(_("frame behind the last"), null=True, blank=True, editable=False)
+    credited_to = models.ForeignKey(
+        "restorations.Restoration",
+        verbose_name=_("comes off the price of"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="previews",
+    )
+    preview_credits = models.PositiveIntegerField(
+        _("credits that previews had paid"), default=0, editable=False
+    )
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_preview(self) -> bool:
+        """True for a preview."""
+        return self.range_start is not None
+
+    @property
+    def frames(self) -> Frames | None:
+        """A preview's range of frames; None for the whole."""
+        if self.range_start is None or self.range_end is None:
+            return None
+        return self.range_start, self.range_end
 
 
 class InParts(models.Model):

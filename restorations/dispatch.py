@@ -19,10 +19,11 @@ from gpu_worker.contract import (
     Output,
     RestoreRequest,
     ResultParts,
+    SegmentStore,
     parse_error,
 )
 from restorations import lifecycle, objects, runpod, segments, watching
-from restorations.models import Attempt
+from restorations.models import Attempt, Restoration
 from restorations.quotes import expected_bytes
 from restorations.runpod import JobState, JobStatus
 
@@ -97,9 +98,18 @@ def _request(attempt: Attempt) -> RestoreRequest:
         strength=restoration.strength,
         color_fix=ColorFix(restoration.color_fix),
         output=Output(restoration.output),
-        segments=segments.store_for(restoration),
+        range=restoration.frames,
+        pins=segments.pins_of(restoration),
+        segments=_segments(restoration),
         result_parts=_result_parts(attempt),
     )
+
+
+def _segments(restoration: Restoration) -> SegmentStore | None:
+    store = segments.store_for(restoration)
+    if store is not None:
+        segments.take_over(restoration)
+    return store
 
 
 def _result_parts(attempt: Attempt) -> ResultParts | None:

@@ -9,7 +9,8 @@ from django import forms
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from gpu_worker.contract import MAX_SEED, MAX_STRENGTH, Engine
+from gpu_worker.contract import MAX_SEED, MAX_STRENGTH, Engine, Frames
+from restorations import snippets
 from restorations.models import Restoration, Video
 from restorations.options import (
     AUTOMATIC,
@@ -78,6 +79,9 @@ class RestorationForm(forms.Form):
         help_text=_("Everybody in this workspace finds them under this name. The seed is not saved."),
     )
     offer_id = forms.UUIDField(required=False, widget=forms.HiddenInput)
+    #: What the quote of the whole had taken off for previews.
+    preview_credits = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
+    preview_offer_id = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, data: Mapping[str, Any] | None = None, *, video: Video) -> None:
         """Takes what was sent; what was not sent has its recommended value."""
@@ -90,8 +94,12 @@ class RestorationForm(forms.Form):
         if data is not None:
             # A resolution has to be chosen: it makes the price.
             usual = {name: initial[name] for name in MORE_SETTINGS}
+            usual["preview_start"] = snippets.usual_start(video) if snippets.num_frames(video) else ""
             data = usual | {name: data[name] for name in data if data[name] != ""}
         super().__init__(data, initial=initial)
+        self._video = video
+        if snippets.num_frames(video):
+            self.fields["preview_start"] = _preview_start(video)
         allowed = outputs_for(video)
         automatic = OutputChoice(resolved_output(AUTOMATIC, video)).label
         output = self.fields["output"]
@@ -117,6 +125,16 @@ class RestorationForm(forms.Form):
         return Options(**{**self.recommended.to_form(), "seed": None, **given})
 
     @property
+    def preview_frames(self) -> Frames | None:
+        """The frames of a preview that begins where it was chosen; None for a video that is too short for one."""
+        if "preview_start" not in self.fields:
+            return None
+        start = snippets.usual_start(self._video)
+        if self.is_bound and self.errors is not None:
+            start = self.cleaned_data.get("preview_start", start)
+        return snippets.frames_from(self._video, start)
+
+    @property
     def more_settings(self) -> list[tuple[forms.BoundField, bool]]:
         """The fields behind 'More settings', each with whether this installation's engine uses it."""
         unused = UNUSED_BY[Engine(settings.RESTORATION_ENGINE)]
@@ -130,6 +148,20 @@ class RestorationForm(forms.Form):
         return bool(set(self.errors) & set(MORE_SETTINGS)) or any(
             getattr(self.options, name) != getattr(self.recommended, name) for name in MORE_SETTINGS
         )
+
+
+def _preview_start(video: Video) -> forms.FloatField:
+    """Returns the field for the second at which a preview of this video begins."""
+    return forms.FloatField(
+        label=_("The preview begins at"),
+        required=False,
+        min_value=0,
+        max_value=snippets.latest_start(video),
+        initial=snippets.usual_start(video),
+        step_size=0.1,
+        widget=forms.NumberInput(attrs={"type": "range", "data-start": ""}),
+        help_text=_("Move the slider, or stop the player where the preview shall begin."),
+    )
 
 
 class SingleUploadForm(forms.Form):

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from accounts import audit
@@ -54,6 +55,7 @@ def cancel(restoration: Restoration, *, actor: User | None) -> bool:
     refunded = cancel_refund(current)
     if not _move(current, Status.CANCELLED, finished_at=timezone.now(), refunded_credits=refunded):
         return False
+    _free_previews(current)
     _refund(current, refunded, note=f"{current.num_frames_done} of {current.num_frames} frames were done")
     _record(current, Kind.CANCELLED, actor=actor)
     _audit(current, Deed.CANCELLED, actor, refunded_credits=refunded)
@@ -63,14 +65,25 @@ def cancel(restoration: Restoration, *, actor: User | None) -> bool:
 
 
 def cancel_refund(restoration: Restoration) -> int:
-    """Returns the credits that come back when this restoration is cancelled now."""
-    if restoration.status != Status.RUNNING:
+    """Returns the credits that come back when this restoration is cancelled now.
+
+    Nothing stays of a preview, so all of them do. Frames that previews had paid are in neither the price nor its
+    share.
+    """
+    if restoration.status != Status.RUNNING or restoration.is_preview:
         return restoration.price_credits
+    paid = restoration.previews.aggregate(frames=Sum("num_frames"))["frames"] or 0
     return undelivered_credits(
         price=restoration.price_credits,
-        num_frames_done=restoration.num_frames_done,
-        num_frames=restoration.num_frames,
+        num_frames_done=restoration.num_frames_done - paid,
+        num_frames=restoration.num_frames - paid,
     )
+
+
+def _free_previews(restoration: Restoration) -> None:
+    """Has the previews come off the next order when all that this one cost is given back."""
+    if restoration.refunded_credits == restoration.price_credits:
+        restoration.previews.update(credited_to=None)
 
 
 @transaction.atomic
@@ -85,11 +98,12 @@ def fail(restoration: Restoration, code: ErrorCode) -> bool:
         refunded_credits=refunded,
     ):
         return False
+    _free_previews(restoration)
     _refund(restoration, refunded, note=code.value)
     _record(restoration, Kind.FAILED, detail=code.value)
     _stop_attempts(restoration)
     _keep_partial(restoration)
-    ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
+    _mail_finish(restoration)
     return True
 
 
@@ -103,6 +117,12 @@ def expire(restoration: Restoration, *, actor: User | None = None) -> bool:
         _audit(restoration, Deed.RESULT_DELETED, actor)
     ring(Doorbell.PURGE)
     return True
+
+
+def _mail_finish(restoration: Restoration) -> None:
+    # Whoever orders a preview waits for it.
+    if not restoration.is_preview:
+        ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
 
 
 def _keep_partial(restoration: Restoration) -> None:
@@ -349,9 +369,9 @@ def _succeed(attempt: Attempt, manifest: Manifest) -> bool:
         _refund(restoration, cheaper, note=f"{manifest.num_frames} frames were restored")
         _record(restoration, Kind.SUCCEEDED)
         _stop_attempts(restoration, but=attempt)
-        if restoration.num_segment_objects:
+        if restoration.num_segment_objects and not restoration.is_preview:
             ring(Doorbell.PURGE)
-        ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
+        _mail_finish(restoration)
         if restoration.proxy_wanted_at:
             ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
     return won

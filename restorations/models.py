@@ -19,7 +19,7 @@ from accounts.models import User
 from accounts.querysets import TenantQuerySet
 from gpu_worker.contract import Engine, ErrorCode, Stage
 from restorations.arrivals import LinkImport, Upload, UploadPart
-from restorations.bases import InParts, Recipe, TenantModel
+from restorations.bases import InParts, MaybePreview, Recipe, TenantModel
 from restorations.options import (
     AUTOMATIC,
     OutputChoice,
@@ -162,8 +162,8 @@ def new_webhook_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-class Restoration(Recipe, InParts, TenantModel):
-    """One order: a video, settings, a price, and what became of it.
+class Restoration(Recipe, InParts, MaybePreview, TenantModel):
+    """One order: a video or a preview of it, settings, a price, and what became of it.
 
         queued -> submitted -> running -> succeeded -> expired
            ^          |           |
@@ -262,6 +262,13 @@ class Restoration(Recipe, InParts, TenantModel):
             # Retention.
             models.Index(fields=["expires_at"], name="restoration_expiry"),
         ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(range_start=None, range_end=None)
+                | models.Q(range_start__lt=models.F("range_end"), preview_credits=0),
+                name="restoration_is_whole_or_range",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.pk} {self.status}"
@@ -307,7 +314,19 @@ class Restoration(Recipe, InParts, TenantModel):
     @property
     def download_name(self) -> str:
         """The result's file name, such as `holiday_1080p_seed42.mp4`."""
-        return get_valid_filename(f"{self.video.title}_{self.preset}_seed{self.seed}") + self.result_suffix
+        seconds = int(self.start_seconds)
+        range_name = f"_preview_at_{seconds // 60}m{seconds % 60:02d}s" if self.is_preview else ""
+        name = f"{self.video.title}_{self.preset}_seed{self.seed}{range_name}"
+        return get_valid_filename(name) + self.result_suffix
+
+    @property
+    def start_seconds(self) -> float:
+        """Where in the source the result begins: as the worker found it, before that as it was ordered."""
+        if self.range_start is None:
+            return 0.0
+        if self.manifest is not None:
+            return float(self.manifest.get("start_seconds", 0.0))
+        return float(self.range_start / self.video.rate)
 
     @property
     def result_suffix(self) -> str:

@@ -14,13 +14,13 @@ from django.utils.translation import ngettext
 from accounts.models import Workspace
 from billing import ledger
 from gpu_worker.contract import Engine
-from restorations import lifecycle, objects, reuse
+from restorations import lifecycle, objects, reuse, snippets
 from restorations.failures import explain
 from restorations.forecast import time_left
 from restorations.forms import RestorationForm
 from restorations.models import LinkImport, Restoration, SavedSettings, Video
 from restorations.options import UNUSED_BY, to_run_again
-from restorations.quotes import binding_quotes
+from restorations.quotes import Quote, binding_quote, binding_quotes
 from restorations.rejections import Rejection
 
 #: How long the page says what became of an import.
@@ -31,7 +31,7 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
     """Returns what a video's page shows: its facts and what each resolution costs."""
     form = form or RestorationForm(video=video)
     is_ready = video.status == Video.Status.READY
-    options = form.options
+    options, frames = form.options, form.preview_frames
     quotes = binding_quotes(video, options) if is_ready else []
     return {
         "video": video,
@@ -39,6 +39,10 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
         "quotes": quotes,
         "quote": next((offer for offer in quotes if offer.preset == options.preset), None),
         "same": reuse.find(video, options) if is_ready else None,
+        "preview": binding_quote(video, options, frames=frames) if is_ready and frames else None,
+        "preview_seconds": snippets.SECONDS,
+        "preview_from": float(frames[0] / video.rate) if frames else 0,
+        "player_key": video.proxy_key or video.storage_key,
         "saved_settings": SavedSettings.objects.for_workspace(video.workspace),
         "rejection_sentence": Rejection(video.rejection).label if video.rejection else "",
     }
@@ -59,9 +63,23 @@ def restoration_context(restoration: Restoration) -> dict[str, Any]:
         "result_url": _address(restoration.shown_key) if restoration.is_downloadable else "",
         "is_live": restoration.is_active,
         "is_watched": restoration.is_active or restoration.is_proxy_coming,
+        **_whole_context(restoration),
         "again_url": f"{video.get_absolute_url()}?{urlencode(to_run_again(restoration).to_form())}",
         "unused_settings": UNUSED_BY[Engine(restoration.engine or settings.RESTORATION_ENGINE)],
     }
+
+
+def _whole_context(restoration: Restoration) -> dict[str, Any]:
+    """Returns, for a preview that is done, what the whole costs with its settings, or where that is already."""
+    video = restoration.video
+    if (
+        not (restoration.is_preview and restoration.status == Restoration.Status.SUCCEEDED)
+        or video.deleted_at
+    ):
+        return {}
+    options = to_run_again(restoration)
+    whole: Quote = binding_quote(video, options)
+    return {"whole": whole, "same": reuse.find(video, options), "whole_settings": options.to_form()}
 
 
 def _history(restoration: Restoration) -> list[tuple[str, datetime]]:

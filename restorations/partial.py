@@ -42,9 +42,15 @@ def waiting() -> Any:
 
 
 def keep(restoration_id: UUID | str) -> None:
-    """Makes the partial result of a restoration that has ended, and deletes its segments. Safe to repeat."""
+    """Makes the partial result of a restoration that has ended, and deletes its segments. Safe to repeat.
+
+    Of a preview nothing is kept.
+    """
     restoration = waiting().select_related("video", "workspace").filter(pk=restoration_id).first()
     if restoration is None:
+        return
+    if restoration.is_preview:
+        segments.forget(restoration)
         return
     journal = segments.journal_of(restoration)
     finished = _from_the_first(journal)

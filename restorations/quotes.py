@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -10,7 +11,8 @@ from django.conf import settings
 
 from billing import offers, price_tables
 from billing.pricing import Prices, restoration_credits
-from gpu_worker.contract import Engine, Model, Output
+from gpu_worker.contract import Engine, Frames, Model, Output
+from restorations import reuse
 from restorations.models import Restoration, Video
 from restorations.options import Options, OutputChoice, resolved_output
 from restorations.presets import OutputSize, output_size
@@ -29,6 +31,14 @@ class Quote:
     expected_bytes: int
     #: The stored offer that makes the price binding; None until it was made.
     offer_id: UUID | None = None
+    #: The previews whose price is taken off already, and how much that is.
+    previews: tuple[Restoration, ...] = ()
+    preview_credits: int = 0
+
+    @property
+    def full_credits(self) -> int:
+        """The price without previews."""
+        return self.credits + self.preview_credits
 
     @property
     def price_cents(self) -> int:
@@ -68,27 +78,48 @@ _ENCODED_A_SECOND: Final = {Output.H264: 27.0, Output.H265: 6.2, Output.PRORES: 
 #: Cores that encode: four for each H100 beside its networks, and here both, which restore as well.
 _CORES_A_GPU: Final = 4
 _CORES_HERE: Final = 2
+#: Millions of pixels of the source that one core decodes and searches for cuts in a second, on the way to a range.
+_DECODED_A_SECOND: Final = 100.0
 #: Bytes of a result for each of its pixels, between a cartoon and grain; PNG doubles the bits of deep sources.
 _BYTES_A_PIXEL: Final = {Output.H264: 0.05, Output.H265: 0.05, Output.PRORES: 0.5, Output.PNG: 1.5}
 _DEEP_PNG: Final = 3
 _LARGE: Final = 2 * 10**9
 
 
-def quote(video: Video, options: Options, *, prices: Prices | None = None) -> Quote:
-    """Returns the quote for one inspected video and its settings, by the price table in force or a given one."""
+def quote(
+    video: Video, options: Options, *, frames: Frames | None = None, prices: Prices | None = None
+) -> Quote:
+    """Returns the quote for one inspected video and its settings, by the price table in force or a given one.
+
+    It is for the whole, less what previews of it have cost, or for a preview's `frames`.
+    """
     size = output_size(options.preset, width=video.width, height=video.height)
     output = Output(resolved_output(options.output, video))
     model = Model(options.model)
-    pixels = size.width * size.height * video.num_frames
+    num_frames = frames[1] - frames[0] if frames else video.num_frames
+    pixels = size.width * size.height * num_frames
+    price = _price(prices or price_tables.current(), size, num_frames, model=model.value)
+    previews = [] if frames else reuse.paid_previews(video, options)
+    taken_off = credits_taken_off(price, previews)
+    reading = video.width * video.height * frames[0] / 1e6 / _DECODED_A_SECOND if frames else 0
     return Quote(
         preset=options.preset,
         size=size,
         output=output.value,
-        num_frames=video.num_frames,
-        credits=_price(prices or price_tables.current(), size, video.num_frames, model=model.value),
-        expected_seconds=_seconds(Engine(settings.RESTORATION_ENGINE), model, output, size.sp_size, pixels),
+        num_frames=num_frames,
+        credits=price - taken_off,
+        expected_seconds=round(
+            reading + _seconds(Engine(settings.RESTORATION_ENGINE), model, output, size.sp_size, pixels)
+        ),
         expected_bytes=round(pixels * _bytes_a_pixel(output, is_deep=video.bit_depth > 8)),
+        previews=tuple(previews),
+        preview_credits=taken_off,
     )
+
+
+def credits_taken_off(price: int, previews: Iterable[Restoration]) -> int:
+    """Returns what comes off the price of the whole: what its previews have cost, never more than the price."""
+    return min(price, sum(preview.price_credits - preview.refunded_credits for preview in previews))
 
 
 def _seconds(engine: Engine, model: Model, output: Output, gpus: int, pixels: int) -> int:
@@ -127,9 +158,10 @@ def _price(prices: Prices, size: OutputSize, num_frames: int, *, model: str) -> 
     )
 
 
-def subject(video: Video, options: Options) -> str:
-    """Names what an offer is for: all that its price depends on."""
-    return f"video:{video.pk}:{options.preset}:{options.model}"
+def subject(video: Video, options: Options, *, frames: Frames | None = None) -> str:
+    """Names what an offer is for: all that its price depends on, before previews are taken off."""
+    what = f"preview:{frames[1] - frames[0]}" if frames else "video"
+    return f"{what}:{video.pk}:{options.preset}:{options.model}"
 
 
 def binding_quotes(video: Video, options: Options) -> list[Quote]:
@@ -138,22 +170,33 @@ def binding_quotes(video: Video, options: Options) -> list[Quote]:
     return [_stored(video, replace(options, preset=preset), prices) for preset in Restoration.Preset.values]
 
 
-def _stored(video: Video, options: Options, prices: Prices) -> Quote:
-    offer = quote(video, options, prices=prices)
+def binding_quote(video: Video, options: Options, *, frames: Frames | None = None) -> Quote:
+    """Returns one quote as `binding_quotes` does: for the whole, or for a preview."""
+    return _stored(video, options, price_tables.current(), frames=frames)
+
+
+def _stored(video: Video, options: Options, prices: Prices, *, frames: Frames | None = None) -> Quote:
+    offer = quote(video, options, frames=frames, prices=prices)
     stored = offers.make(
-        workspace=video.workspace, subject=subject(video, options), credits=offer.credits, prices=prices
+        workspace=video.workspace,
+        subject=subject(video, options, frames=frames),
+        credits=offer.full_credits,
+        prices=prices,
     )
     return replace(offer, offer_id=stored.pk)
 
 
 def price_of_result(restoration: Restoration, *, num_frames: int) -> int:
-    """Returns what a delivered result costs: its frames by the order's own price table, never above the order."""
+    """Returns what a delivered result costs: its frames by the order's own price table, never above the order.
+
+    What previews had paid is taken off.
+    """
     version = offers.version_accepted_by(restoration.reference)
     if version is None or num_frames <= 0:
         return restoration.price_credits
     size = OutputSize(width=restoration.res_w, height=restoration.res_h, sp_size=restoration.sp_size)
     price = _price(price_tables.version(version), size, num_frames, model=restoration.model)
-    return min(price, restoration.price_credits)
+    return min(max(0, price - restoration.preview_credits), restoration.price_credits)
 
 
 def price_examples() -> list[dict[str, object]]:

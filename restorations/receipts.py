@@ -81,7 +81,8 @@ def mail_receipts() -> None:
     """
     fresh = Q(receipt_mailed_at=None, purged_at__gte=timezone.now() - MAIL_LIMIT, created_by__isnull=False)
     sources = Video.objects.filter(fresh)
-    results = Restoration.objects.filter(fresh)
+    # A preview alone is no reason for a mail; in the receipt of its video it is.
+    results = Restoration.objects.filter(fresh, range_start=None)
     people = {*sources.values_list("created_by", flat=True), *results.values_list("created_by", flat=True)}
     for user in User.objects.filter(pk__in=people):
         _mail_receipt(user, sources.filter(created_by=user), results.filter(created_by=user))

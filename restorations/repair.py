@@ -154,6 +154,7 @@ def _ring_again() -> None:
     unmailed = Restoration.objects.filter(
         status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED),
         finish_mailed_at=None,
+        range_start=None,
         finished_at__range=(now - MAIL_LIMIT, now - RING_LOST),
     )
     for restoration in unmailed:

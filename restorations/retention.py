@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -95,6 +95,7 @@ def _warn() -> None:
     soon = Restoration.objects.filter(
         status=Restoration.Status.SUCCEEDED,
         expiry_mailed_at=None,
+        range_start=None,
         expires_at__range=(now, now + EXPIRY_NOTICE),
     )
     # With a retention below two days the notice would come with the result itself.
@@ -147,8 +148,10 @@ def purge() -> None:
         Restoration.objects.filter(pk=restoration.pk).update(
             result_key="", proxy_key="", purged_at=timezone.now()
         )
-    done = Restoration.objects.filter(status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.EXPIRED))
-    for restoration in done.filter(num_segment_objects__gt=0):
+    done = Q(status=Restoration.Status.EXPIRED)
+    # The order of the whole may still go on after a preview's segments.
+    done |= Q(status=Restoration.Status.SUCCEEDED, range_start=None)
+    for restoration in Restoration.objects.filter(done, num_segment_objects__gt=0):
         segments.forget(restoration)
 
 

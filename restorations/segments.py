@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from gpu_worker.contract import ContractError, Journal, SegmentStore
+from gpu_worker.contract import ContractError, Frames, Journal, SegmentStore
 from restorations import objects
 from restorations.models import Restoration
 
@@ -34,11 +34,14 @@ def num_segments(num_frames: int) -> int:
 
 
 def store_for(restoration: Restoration) -> SegmentStore | None:
-    """Returns signed addresses for the segments of a restoration; None when it is too short to have several.
+    """Returns signed addresses for the segments of a restoration; None when nothing can go on after them.
 
     From now on `restoration.num_segment_objects` says that storage may hold some.
     """
     count = num_segments(restoration.video.num_frames)
+    if restoration.is_preview or pins_of(restoration):
+        # Segments end at both ends of a preview as well.
+        count += 2
     if count < 2:
         return None
     Restoration.objects.filter(pk=restoration.pk).update(num_segment_objects=count)
@@ -51,6 +54,33 @@ def store_for(restoration: Restoration) -> SegmentStore | None:
         put=tuple(_to_write(key, _SEGMENT_MAX_BYTES) for key in keys),
         get=tuple(_to_read(key) for key in keys),
     )
+
+
+def pins_of(restoration: Restoration) -> tuple[Frames, ...]:
+    """Returns the range of the last preview that an order was lowered by: its segments are segments of the whole."""
+    preview = _last_preview(restoration)
+    return (preview.frames,) if preview is not None and preview.frames else ()
+
+
+def _last_preview(restoration: Restoration) -> Restoration | None:
+    return restoration.previews.order_by("created_at").last()
+
+
+def take_over(restoration: Restoration) -> None:
+    """Copies the segments of a preview to an order that begins, which then goes on after them.
+
+    Raises `StorageUnavailable`. Where they are gone, the frames are made again.
+    """
+    preview = _last_preview(restoration)
+    if preview is None or not preview.num_segment_objects or objects.exists(_journal_key(restoration)):
+        return
+    try:
+        for entry in Journal.from_json(objects.read_json(_journal_key(preview))).segments:
+            objects.copy(_segment_key(preview, entry.index), _segment_key(restoration, entry.index))
+        # Last of all: it names segments that are there.
+        objects.copy(_journal_key(preview), _journal_key(restoration))
+    except (objects.ObjectMissing, ContractError, ValueError) as exc:
+        logger.warning("no segments of a preview restoration=%s error=%s", restoration.pk, exc)
 
 
 def journal_of(restoration: Restoration) -> Journal | None:

@@ -32,6 +32,7 @@ urlpatterns = [
     path("w/<slug:slug>/videos/<uuid:video_id>/", videos.video_detail, name="video-detail"),
     path("w/<slug:slug>/videos/<uuid:video_id>/quote/", videos.video_quote, name="video-quote"),
     path("w/<slug:slug>/videos/<uuid:video_id>/restore/", videos.video_restore, name="video-restore"),
+    path("w/<slug:slug>/videos/<uuid:video_id>/preview/", videos.video_preview, name="video-preview"),
     path("w/<slug:slug>/videos/<uuid:video_id>/buy/", videos.video_buy, name="video-buy"),
     path(
         "w/<slug:slug>/videos/<uuid:video_id>/save-settings/",

@@ -122,12 +122,25 @@ def video_quote(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
 @rate_limited("submit")
 def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Orders a restoration: charges the price and starts it."""
+    return _order(request, video_id, is_preview=False)
+
+
+@require_POST
+@workspace_editor
+@rate_limited("submit")
+def video_preview(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
+    """Orders a preview: a few seconds at the same settings."""
+    return _order(request, video_id, is_preview=True)
+
+
+def _order(request: WorkspaceRequest, video_id: UUID, *, is_preview: bool) -> HttpResponse:
+    """Orders what the form says and goes to its page, or shows the form again with the reason."""
     video = _video(request, video_id)
     form = RestorationForm(request.POST, video=video)
     if form.is_valid():
         try:
             restoration = submission.submit(
-                video=video, user=request.user, options=form.options, offer_id=form.cleaned_data["offer_id"]
+                video=video, user=request.user, options=form.options, **_terms(form, is_preview=is_preview)
             )
         except InsufficientCredits as exc:
             form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
@@ -144,6 +157,15 @@ def video_restore(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
             return go_to(request, restoration.get_absolute_url())
     context = video_context(video, form) | {"restorations": []}
     return render_fragment(request, "restorations/video_detail.html", "quote", context, status=422)
+
+
+def _terms(form: RestorationForm, *, is_preview: bool) -> dict[str, Any]:
+    """Returns what is ordered, and what its quote was."""
+    chosen = form.cleaned_data
+    if not is_preview:
+        return {"offer_id": chosen["offer_id"], "preview_credits": chosen["preview_credits"] or 0}
+    # No frames at all: the order refuses a preview of a video that is too short for one.
+    return {"offer_id": chosen["preview_offer_id"], "frames": form.preview_frames or (0, 0)}
 
 
 def _already_there(restoration: Restoration) -> str:
@@ -167,7 +189,9 @@ def video_buy(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
 def with_settings(video: Video, form: RestorationForm) -> str:
     """Returns the address of a video's page with the form as it was sent."""
     kept = {
-        name: form.data[name] for name in ("preset", *MORE_SETTINGS) if form.data.get(name) not in (None, "")
+        name: form.data[name]
+        for name in ("preset", *MORE_SETTINGS, "preview_start")
+        if form.data.get(name) not in (None, "")
     }
     return f"{video.get_absolute_url()}?{urlencode(kept)}"
 

@@ -2,7 +2,8 @@
  * Plays before and after in step, under a line that divides them or side by side.
  *
  * The result leads. The source follows: far off it jumps, a little off it plays slightly faster or slower until
- * both show the same frame. Standing still, both stand on the middle of the same frame.
+ * both show the same frame. Standing still, both stand on the middle of the same frame. The result of a part begins
+ * later in the source: all times are the result's.
  */
 "use strict";
 
@@ -18,6 +19,7 @@ Behaviours.add("[data-compare]", (player) => {
   const [numerator, denominator] = text.frameRate.split("/").map(Number);
   const frameRate = numerator && denominator ? numerator / denominator : 25;
   const frame = 1 / frameRate;
+  const sourceStart = Number(text.sourceStart);
 
   let wantsToPlay = false;
   const waiting = new Set();
@@ -27,7 +29,7 @@ Behaviours.add("[data-compare]", (player) => {
 
   // --- Time -------------------------------------------------------------------------------------------------
 
-  const duration = () => Math.min(after.duration || 0, before.duration || Infinity) || 0;
+  const duration = () => Math.min(after.duration || 0, before.duration - sourceStart || Infinity) || 0;
   const frameAt = (seconds) => Math.floor(seconds * frameRate + 0.001);
   const middleOf = (index) => (index + 0.5) * frame;
 
@@ -50,7 +52,7 @@ Behaviours.add("[data-compare]", (player) => {
     const last = Math.max(0, Math.floor(duration() * frameRate - 0.5));
     const seconds = middleOf(Math.min(Math.max(index, 0), last));
     after.currentTime = seconds;
-    before.currentTime = seconds;
+    before.currentTime = sourceStart + seconds;
     drawTime();
   }
 
@@ -71,16 +73,16 @@ Behaviours.add("[data-compare]", (player) => {
   /** How far the source is ahead of the result, in seconds. */
   function drift() {
     const [a, b] = [shown.get(after), shown.get(before)];
-    if (!a || !b || Math.abs(a.now - b.now) > 500) return before.currentTime - after.currentTime;
+    if (!a || !b || Math.abs(a.now - b.now) > 500) return before.currentTime - sourceStart - after.currentTime;
     // Both frames came on screen at slightly different moments: compare them at the same one.
-    return b.mediaTime + ((a.now - b.now) / 1000) * before.playbackRate - a.mediaTime;
+    return b.mediaTime - sourceStart + ((a.now - b.now) / 1000) * before.playbackRate - a.mediaTime;
   }
 
   function keepInStep() {
     if (after.paused || before.paused || before.seeking || after.seeking) return;
     const ahead = drift();
     if (Math.abs(ahead) > 0.25) {
-      before.currentTime = after.currentTime;
+      before.currentTime = sourceStart + after.currentTime;
       before.playbackRate = 1;
     } else if (Math.abs(ahead) > frame * 0.25) {
       before.playbackRate = Math.min(1.25, Math.max(0.8, 1 - ahead * 3));
@@ -100,7 +102,7 @@ Behaviours.add("[data-compare]", (player) => {
     wantsToPlay = true;
     drawPlaying();
     if (after.ended || after.currentTime >= duration() - frame) standOn(0);
-    before.currentTime = after.currentTime;
+    before.currentTime = sourceStart + after.currentTime;
     try {
       await Promise.all([after.play(), before.play()]);
     } catch (error) {
@@ -162,6 +164,10 @@ Behaviours.add("[data-compare]", (player) => {
     if (!hasFrameCallback) keepInStep();
   });
   for (const video of [after, before]) video.addEventListener("loadedmetadata", drawTime);
+  if (sourceStart) {
+    if (before.readyState) standOn(0);
+    else before.addEventListener("loadedmetadata", () => standOn(0), { once: true });
+  }
 
   // --- The line ------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,7 @@ DOORS = {
     "video-detail": Door(LOOK),
     "video-quote": Door(LOOK),
     "video-restore": Door(RESTORE, "POST"),
+    "video-preview": Door(RESTORE, "POST"),
     "video-buy": Door(RESTORE, "POST"),
     "video-delete": Door(DELETE, "POST"),
     "deletion-list": Door(LOOK),

@@ -80,7 +80,7 @@ class Person:
         """Uploads one file and waits until its page shows what it costs."""
         self.choose(file)
         self.page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
-        expect(self.page.locator("#quote button[type=submit]")).to_be_visible(timeout=20_000)
+        expect(self.page.locator("#quote button.button-primary")).to_be_visible(timeout=20_000)
 
     def restore(self, preset: str = "720p") -> None:
         """Orders a restoration and lands on its page."""
@@ -88,7 +88,7 @@ class Person:
         expect(self.page.locator(f"input[name=preset][value='{preset}']")).to_be_checked()
         # The button waits for the quote of the new choice.
         self.page.wait_for_load_state("networkidle")
-        self.page.click("#quote button[type=submit]")
+        self.page.click("#quote button.button-primary")
         self.page.wait_for_url(re.compile(r"/restorations/[0-9a-f-]+/$"))
 
     def wait_for_status(self, status: str, *, seconds: float = 60) -> None:

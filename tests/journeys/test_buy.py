@@ -66,7 +66,7 @@ def test_what_is_missing_is_bought_and_the_form_is_as_it_was(buyer: Person, twin
     page = buyer.page
     buyer.choose(samples.path("bigbuckbunny.mp4"))
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
-    expect(page.locator("#quote button[type=submit]")).to_be_visible(timeout=20_000)
+    expect(page.locator("#quote button.button-primary")).to_be_visible(timeout=20_000)
     page.locator("label:has(input[name=preset][value='720p'])").click()
     page.click("summary:has-text('More settings')")
     page.fill("input[name=seed]", "77")

@@ -149,7 +149,7 @@ def test_without_javascript_everything_works_up_to_one_request(
     page.set_input_files("input[type=file]", str(samples.path("pal_25.mp4")))
     page.click("button:has-text('Upload')")
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
-    restore = page.locator("#quote button[type=submit]")
+    restore = page.locator("#quote button.button-primary")
     load_again_until_visible(page, restore)
     page.locator("input[name=preset][value='720p']").check(force=True)
     restore.click()

@@ -69,7 +69,7 @@ def test_without_a_resolution_nothing_starts(alice_client, video):
 
 def test_the_page_recommends_every_setting_with_a_reason(alice_client, video):
     page = alice_client.get(video.get_absolute_url()).content.decode()
-    more = page[page.index('id="more-settings"') : page.index('id="quote"')]
+    more = page[page.index('id="more-settings"') : page.index('id="preview-start"')]
     assert more.count("recommended") >= 4
     assert more.count('class="field-help"') == 5
     assert more.count("The CPU preview engine, at work here, does not use this.") == 4
