@@ -20,6 +20,7 @@ from accounts.models import DataExport
 from gpu_worker.contract import ErrorCode, Stage
 from restorations import dispatch, lifecycle, objects, partial, watching
 from restorations.doorbells import Doorbell, ring
+from restorations.links import imports
 from restorations.models import Attempt, Restoration, Video
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ def repair() -> None:
         _end_forsaken,
         _undo_clock_jumps,
         _ring_again,
+        _go_on_with_imports,
     ):
         _safely(part)
 
@@ -135,6 +137,10 @@ def _fail_overdue_queue() -> None:
     waiting = (Restoration.Status.QUEUED, Restoration.Status.SUBMITTED)
     for restoration in Restoration.objects.filter(status__in=waiting, status_at__lt=limit):
         _safely(lifecycle.fail, restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
+
+
+def _go_on_with_imports() -> None:
+    imports.repair(RING_LOST)
 
 
 def _ring_again() -> None:

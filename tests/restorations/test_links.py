@@ -12,7 +12,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from restorations import objects, retention
+from restorations import objects, repair, retention
 from restorations.links import fetching, imports, policy
 from restorations.links.fetching import Held, Rules, fetch
 from restorations.links.problems import LinkRefused, Problem
@@ -349,7 +349,7 @@ def test_an_import_whose_worker_was_killed_goes_on_with_another(site, workspace,
     LinkImport.objects.update(status="fetching", num_tries=1, touched_at=long_ago)
     imports.run(begun.pk)
     assert not Video.objects.exists(), "somebody may be at it"
-    imports.repair(imports.LOST)
+    repair.repair()
     imports.run(begun.pk)
     assert Video.objects.get().size_bytes == len(VIDEO)
 
@@ -361,7 +361,7 @@ def test_an_import_that_kills_its_workers_is_given_up(workspace):
         workspace=workspace, link="https://a.example/", host="a.example", storage_key=f"{workspace.pk}/sources/a",
         status="fetching", num_tries=imports.MAX_TRIES, touched_at=long_ago,
     )  # fmt: skip
-    imports.repair(imports.LOST)
+    repair.repair()
     begun.refresh_from_db()
     assert (begun.status, begun.problem, begun.link) == ("failed", "interrupted", "")
 
