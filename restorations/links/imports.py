@@ -104,7 +104,7 @@ def _cancel(imports: LinkImportQuerySet) -> int:
 
 
 def stop() -> None:
-    """Has this process's imports go back into the queue with the next bytes: it was asked to end."""
+    """Has this process leave its imports to others with the next bytes: it was asked to end."""
     _stopping.set()
 
 
@@ -113,20 +113,17 @@ def run(import_id: UUID | str) -> None:
 
     A try that comes to nothing leaves what it has stored to the next one.
     """
-    begun = _claim(import_id)
+    begun = None if _stopping.is_set() else _claim(import_id)
     if begun is None:
         return
     try:
         _fetch(begun)
-    except objects.StorageUnavailable:
-        logger.warning("import waits for the storage import=%s", begun.pk)
+    except (objects.StorageUnavailable, _Interrupted) as exc:
+        logger.warning("import waits import=%s for=%s", begun.pk, type(exc).__name__)
         _give_up(begun, Problem.INTERRUPTED, is_excused=True)
     except (objects.ObjectMissing, objects.PartsMismatch):
         # Cancelled, or the storage gave the upload up by its own rule: then the next try begins anew.
         _give_up(begun, Problem.INTERRUPTED)
-    except _Interrupted:
-        _give_up(begun, Problem.INTERRUPTED, is_excused=True)
-        ring(Doorbell.IMPORT_LINK, import_id=begun.pk)
     except _Stopped:
         _leave(begun)
 

@@ -169,12 +169,13 @@ CHANNEL_LAYERS = {
 
 CELERY_BROKER_URL = celery_database(3)
 CELERY_TASK_DEFAULT_QUEUE = "default"
-# Encoding takes minutes: it has workers of its own, or a few long videos would keep everybody's status waiting.
+# Encoding and imports take minutes: they have workers of their own, or a few long videos would keep everybody's status
+# waiting, and each other.
 CELERY_TASK_ROUTES = {
     "restorations.tasks.make_proxy": {"queue": "encoding"},
     "restorations.tasks.make_result_proxy": {"queue": "encoding"},
     "restorations.tasks.hash_source": {"queue": "encoding"},
-    "restorations.tasks.import_link": {"queue": "encoding"},
+    "restorations.tasks.import_link": {"queue": "imports"},
     "restorations.tasks.sweep_storage": {"queue": "encoding"},
 }
 CELERY_TASK_IGNORE_RESULT = True

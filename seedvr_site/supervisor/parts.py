@@ -219,23 +219,21 @@ def _celery(environment: Mapping[str, str]) -> tuple[Part, ...]:
     return (
         _celery_worker("celery", environment, queue="default", concurrency=2),
         _celery_worker("celery-encoding", environment, queue="encoding", concurrency=1),
+        # Imports wait for other sites, in threads.
+        _celery_worker("celery-imports", environment, queue="imports", concurrency=8, pool="threads"),
         beat,
     )
 
 
-def _celery_worker(name: str, environment: Mapping[str, str], *, queue: str, concurrency: int) -> Part:
+def _celery_worker(
+    name: str, environment: Mapping[str, str], *, queue: str, concurrency: int, pool: str = "prefork"
+) -> Part:
     return Part(
         name=name,
         command=(
             *(*_CELERY, "worker", "--hostname", f"{name}@%h", "--queues", queue),
-            *(
-                "--concurrency",
-                str(concurrency),
-                "--loglevel",
-                "INFO",
-                "--without-gossip",
-                "--without-mingle",
-            ),
+            *("--concurrency", str(concurrency), "--pool", pool),
+            *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
         ),
         environment=environment,
         is_ready=lambda child: " ready." in child.output(),

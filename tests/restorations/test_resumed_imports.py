@@ -147,16 +147,23 @@ def test_a_line_that_gets_no_further_is_given_up(site, begun):
 
 
 @pytest.mark.parametrize("http", ["files"], indirect=True)
-def test_a_worker_that_is_asked_to_end_puts_its_import_back(
-    site, begun, monkeypatch, django_capture_on_commit_callbacks
-):
-    monkeypatch.setattr(imports, "_stopping", threading.Event())
-    imports.stop()
-    with django_capture_on_commit_callbacks() as rings:
+def test_a_worker_that_is_asked_to_end_leaves_its_import_to_others(site, begun, monkeypatch):
+    stopping = threading.Event()
+    monkeypatch.setattr(imports, "_stopping", stopping)
+    claim = imports._claim
+
+    def stop_after(import_id):
+        claimed = claim(import_id)
+        imports.stop()
+        return claimed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imports, "_claim", stop_after)
         assert run(begun) == "waiting"
-    assert len(rings) == 1, "the next worker takes it at once"
     assert (begun.num_tries, begun.num_excused) == (2, 1)
-    monkeypatch.setattr(imports, "_stopping", threading.Event())
+    assert run(begun) == "waiting"
+    assert begun.num_tries == 2, "it takes no more"
+    stopping.clear()
     assert run(begun) == "done"
     assert site.calls[-1].range == f"bytes={2 * PART}-"
 
