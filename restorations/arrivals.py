@@ -138,6 +138,11 @@ class LinkImport(TenantModel):
         return self.status in self.UNDER_WAY
 
     @property
+    def is_interrupted(self) -> bool:
+        """True while it waits for another try."""
+        return self.status == self.Status.WAITING and self.num_tries > 0
+
+    @property
     def percent(self) -> int | None:
         """How much has come, from 0 to 100; None when the site does not say how much there is."""
         if not self.size_bytes:

@@ -96,6 +96,22 @@ def _address(key: str) -> str:
     return objects.address_to_read(key) if key else ""
 
 
+def home_context(workspace: Workspace) -> dict[str, Any]:
+    """Returns what a workspace's own page shows: how videos come in, and the newest videos and restorations."""
+    videos = Video.objects.for_workspace(workspace).present().select_related("workspace")
+    restorations = Restoration.objects.for_workspace(workspace).select_related("video", "workspace")
+    return {
+        "videos": videos.order_by("-created_at")[:12],
+        "restorations": restorations.order_by("-created_at")[:6],
+        "upload": {
+            "max_bytes": settings.UPLOAD_MAX_BYTES,
+            "single_max_bytes": settings.UPLOAD_MAX_BYTES_SINGLE,
+            "part_bytes": settings.UPLOAD_PART_BYTES,
+            "accept": "video/*,image/*,.mkv,.avi,.ts,.m2ts,.mts,.vob,.mxf,.ogv,.wmv,.flv,.dv,.mpg,.mod,.rmvb",
+        },
+    } | import_context(workspace)
+
+
 def import_context(workspace: Workspace) -> dict[str, Any]:
     """Returns what the workspace's page shows of imports: those under way, and those that ended just now."""
     recent = Q(touched_at__gt=timezone.now() - _IMPORT_SHOWN) | Q(status__in=LinkImport.UNDER_WAY)

@@ -15,7 +15,7 @@ from accounts.rate_limits import rate_limited
 from restorations.links import imports
 from restorations.links.problems import LinkRefused
 from restorations.models import LinkImport
-from restorations.pages import import_context
+from restorations.pages import home_context, import_context
 from restorations.views.videos import render_fragment
 
 
@@ -42,14 +42,10 @@ def import_create(request: WorkspaceRequest) -> HttpResponse:
         problem = str(exc.problem.label)
     except imports.TooMany:
         problem = _("Enough imports are under way. Please wait until one of them has ended.")
-    if not request.htmx:
-        if problem:
-            messages.error(request, problem)
+    if not problem and not request.htmx:
         return redirect(request.workspace)
-    context = import_context(request.workspace) | {
-        "import_problem": problem,
-        "import_link": link if problem else "",
-    }
+    context = import_context(request.workspace) if request.htmx else home_context(request.workspace)
+    context |= {"import_problem": problem, "import_link": link if problem else ""}
     status = 422 if problem else 200
     return render_fragment(request, "restorations/workspace_home.html", "imports", context, status=status)
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -26,7 +25,7 @@ from restorations import retention, submission, uploads, watching
 from restorations.forms import MORE_SETTINGS, RestorationForm, SingleUploadForm
 from restorations.models import Restoration, SavedSettings, Video
 from restorations.options import Options
-from restorations.pages import import_context, video_context
+from restorations.pages import home_context, video_context
 
 
 def render_fragment(
@@ -45,19 +44,7 @@ def render_fragment(
 def workspace_home(request: WorkspaceRequest) -> HttpResponse:
     """Shows where to drop a video, and what was uploaded and restored last."""
     watching.note_workspace(request.workspace.pk)
-    videos = Video.objects.for_workspace(request.workspace).present().select_related("workspace")
-    restorations = Restoration.objects.for_workspace(request.workspace).select_related("video", "workspace")
-    context = {
-        "videos": videos.order_by("-created_at")[:12],
-        "restorations": restorations.order_by("-created_at")[:6],
-        "upload": {
-            "max_bytes": settings.UPLOAD_MAX_BYTES,
-            "single_max_bytes": settings.UPLOAD_MAX_BYTES_SINGLE,
-            "part_bytes": settings.UPLOAD_PART_BYTES,
-            "accept": "video/*,image/*,.mkv,.avi,.ts,.m2ts,.mts,.vob,.mxf,.ogv,.wmv,.flv,.dv,.mpg,.mod,.rmvb",
-        },
-    }
-    context |= import_context(request.workspace)
+    context = home_context(request.workspace)
     return render_fragment(request, "restorations/workspace_home.html", "library", context)
 
 

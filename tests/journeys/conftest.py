@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.services.films import Films, films
 from tests.services.product import Product, product
 from tests.services.smtp import Mailbox, code_in, mailbox
 
@@ -27,8 +28,16 @@ def mails() -> Iterator[Mailbox]:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, mails: Mailbox) -> Iterator[Product]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Films]:
+    """Another site, which has films."""
+    with films(tmp_path_factory.mktemp("films")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, mails: Mailbox, elsewhere: Films) -> Iterator[Product]:
     environment = {
+        **elsewhere.environment,
         "EMAIL_HOST": "127.0.0.1",
         "EMAIL_PORT": str(mails.port),
         "UPLOAD_PART_BYTES": str(PART_BYTES),

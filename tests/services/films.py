@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import uvicorn
 from starlette.requests import Request
@@ -58,7 +59,7 @@ class Films:
     def publish(self, name: str, content: bytes) -> str:
         """Puts a film there, in place of one of this name, and returns its link."""
         (self.folder / name).write_bytes(content)
-        return f"{self.url}/{name}?signature=secret"
+        return f"{self.url}/{quote(name)}?signature=secret"
 
     def go_on(self) -> None:
         """Ends all trouble."""
@@ -67,7 +68,7 @@ class Films:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         asked = request.headers
-        call = Call(request.url.path, asked.get("range", ""), asked.get("if-range", ""))
+        call = Call(scope["path"], asked.get("range", ""), asked.get("if-range", ""))
         self.calls.append(call)
         if not self.knows_ranges:
             scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"range", b"if-range")]
@@ -78,7 +79,7 @@ class Films:
                 call.num_bytes_sent += len(body)
             await send(message)
 
-        file = self.folder / Path(request.url.path).name
+        file = self.folder / Path(scope["path"]).name
         answer = FileResponse(file) if file.is_file() else Response(status_code=404)
         if self.has_expired:
             answer = Response("<Error><Code>AccessDenied</Code></Error>", status_code=403)
