@@ -1,6 +1,7 @@
 """The contract between the site and the GPU worker: request, progress, manifest, error codes.
 
-Both programs import this module and nothing else of each other, so it uses the standard library alone.
+Both programs import this module and nothing else of each other, so it uses the standard library alone, and
+`documents.py` for the JSON.
 Every document is a JSON object that carries `version`; readers refuse a version they do not know.
 
     site    --RestoreRequest-->  worker      (the job's `input`)
@@ -13,21 +14,21 @@ Every document is a JSON object that carries `version`; readers refuse a version
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import functools
 import json
 import re
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Final
+
+from gpu_worker.documents import ContractError as ContractError
+from gpu_worker.documents import Document as Document
 
 VERSION: Final = 3
 
 #: Bounds that both sides check, so that the site never submits what the worker refuses.
 MAX_SIDE: Final = 8192
+#: x265 writes beyond its heap where a picture has at most 48 pixels in a row (docs/media.md, 4).
+MIN_WIDTH_OF_H265: Final = 64
 MAX_SEED: Final = 2**32 - 1
 MAX_STRENGTH: Final = 100
 SP_SIZES: Final = (1, 2, 4)
@@ -39,10 +40,6 @@ MAX_SEGMENTS: Final = 1000
 MAX_PARTS: Final = 10_000
 MAX_PINS: Final = 100
 _MAX_FRAMES: Final = 2**31
-
-
-class ContractError(ValueError):
-    """A document breaks the contract; the message names the field, its value and what is accepted."""
 
 
 class Engine(enum.StrEnum):
@@ -167,27 +164,6 @@ Frames = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """What all documents have in common: their way into JSON and back."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the document as a JSON object."""
-        document = _plain(dataclasses.asdict(self))
-        assert isinstance(document, dict)
-        return document
-
-    @classmethod
-    def from_json(cls, document: object) -> Self:
-        """Reads a document; unknown, missing and wrongly typed fields are a `ContractError`."""
-        return cls(**cls.read_fields(document))
-
-    @classmethod
-    def read_fields(cls, document: object) -> dict[str, Any]:
-        """Checks a JSON object and returns the constructor's arguments."""
-        return _fields(cls, document)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentStore(Document):
     """Where the finished segments of a restoration are kept, so that whoever takes it over goes on after them.
 
@@ -277,6 +253,8 @@ class RestoreRequest(Document):
             _check_range(name, getattr(self, name), 16, MAX_SIDE)
             if getattr(self, name) % 2:
                 raise ContractError(f"{name} is {getattr(self, name)}; video needs an even number")
+        if self.output is Output.H265 and self.res_w < MIN_WIDTH_OF_H265:
+            raise ContractError(f"res_w is {self.res_w}; h265 takes {MIN_WIDTH_OF_H265} pixels and more")
         if self.sp_size not in SP_SIZES:
             raise ContractError(f"sp_size is {self.sp_size}; accepted are {', '.join(map(str, SP_SIZES))}")
         _check_range("seed", self.seed, 0, MAX_SEED)
@@ -315,14 +293,35 @@ class Progress(Document):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentPlan(Document):
+    """What shows in a segment's picture of how it was fitted into the memory.
+
+    `window_length` is how many latents the transformer saw at once, `tile_size` the side of the VAE's tiles in
+    pixels, 0 without tiles.
+    """
+
+    window_length: int
+    tile_size: int = 0
+
+    def __post_init__(self) -> None:
+        _check_range("window_length", self.window_length, 1, _MAX_FRAMES)
+        _check_range("tile_size", self.tile_size, 0, MAX_SIDE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JournalEntry(Document):
-    """One finished segment: its number, its frames, and the file that storage holds."""
+    """One finished segment: its number, its frames, and the file that storage holds.
+
+    Whoever goes on keeps to `plan` where it can, so that the segments look as if one worker had made them. The CPU
+    engine has none.
+    """
 
     index: int
     start: int
     end: int
     bytes: int
     sha256: str
+    plan: SegmentPlan | None = None
 
     def __post_init__(self) -> None:
         _check_range("index", self.index, 0, _MAX_FRAMES)
@@ -421,72 +420,3 @@ def _check_addresses(name: str, addresses: tuple[str, ...], *, limit: int) -> No
         raise ContractError(f"{name} has {len(addresses)} addresses; accepted are at most {limit}")
     if not all(re.match(r"https?://[^/\s]+", address) for address in addresses):
         raise ContractError(f"{name} is not an http or https address")
-
-
-# --- JSON ---------------------------------------------------------------------------------------------------
-
-_WORDS: Final[Mapping[type, str]] = {str: "text", int: "a whole number", float: "a number"}
-
-
-def _plain(value: object) -> object:
-    """Returns a value with lists in place of tuples, as JSON gives it back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-@functools.cache
-def _declared(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _fields(cls: Any, document: object) -> dict[str, Any]:
-    """Checks a JSON object against a dataclass of this module and returns its constructor's arguments."""
-    if not isinstance(document, Mapping):
-        raise ContractError(f"{cls.__name__} is a JSON object, not {type(document).__name__}")
-    declared = {field.name: field for field in dataclasses.fields(cls)}
-    if unknown := sorted(map(str, set(document) - set(declared))):
-        raise ContractError(f"{cls.__name__} has no field {', '.join(unknown)}; it has {', '.join(declared)}")
-    values: dict[str, Any] = {}
-    for name, known in declared.items():
-        if name in document:
-            values[name] = _read(name, _declared(cls)[name], document[name])
-        elif known.default is known.default_factory is dataclasses.MISSING:
-            raise ContractError(f"{cls.__name__} misses {name}")
-    return values
-
-
-def _read(name: str, declared: Any, value: object) -> Any:
-    """Reads a value as the type that a field declares."""
-    if isinstance(declared, types.UnionType):
-        (inner,) = set(typing.get_args(declared)) - {type(None)}
-        return None if value is None else _read(name, inner, value)
-    if typing.get_origin(declared) is tuple:
-        return _read_list(name, typing.get_args(declared), value)
-    if typing.get_origin(declared) is dict:
-        return _read_table(name, typing.get_args(declared)[1], value)
-    if issubclass(declared, Document):
-        return declared.from_json(value)
-    if issubclass(declared, enum.StrEnum):
-        if value not in list(declared):
-            raise ContractError(f"{name} is {value!r}; accepted are {', '.join(declared)}")
-        return declared(str(value))
-    # bool is an int in Python, but `true` is not a number in JSON.
-    accepted = (int, float) if declared is float else declared
-    if isinstance(value, bool) or not isinstance(value, accepted):
-        raise ContractError(f"{name} is {value!r}; expected {_WORDS[declared]}")
-    return value
-
-
-def _read_list(name: str, declared: tuple[Any, ...], value: object) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise ContractError(f"{name} is a {type(value).__name__}; expected a list")
-    if declared[-1] is not Ellipsis and len(value) != len(declared):
-        raise ContractError(f"{name} has {len(value)} items; expected {len(declared)}")
-    return tuple(_read(name, declared[0], item) for item in value)
-
-
-def _read_table(name: str, declared: Any, value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ContractError(f"{name} is a {type(value).__name__}; expected a JSON object")
-    return {str(key): _read(name, declared, item) for key, item in value.items()}

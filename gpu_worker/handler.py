@@ -24,6 +24,7 @@ from gpu_worker.contract import (
     ErrorCode,
     Manifest,
     RestoreRequest,
+    SegmentPlan,
     Stage,
     WorkerError,
 )
@@ -186,15 +187,16 @@ class _Course:
             num_done = num_before + num_frames
             self._report(Stage.RESTORING, num_done, num_finished, self._expected(num_done, num_finished))
 
-        def on_segment(span: SegmentSpan, path: Path) -> None:
+        def on_segment(span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
             nonlocal num_finished
             num_finished += 1
-            kept.add(span, path)
+            kept.add(span, path, plan)
 
         on_frames(0)
-        return await self.supervisor.restore(self._job(there), on_frames=on_frames, on_segment=on_segment)
+        job = self._job(there, kept.plan)
+        return await self.supervisor.restore(job, on_frames=on_frames, on_segment=on_segment)
 
-    def _job(self, there: tuple[SegmentSpan, ...]) -> EngineJob:
+    def _job(self, there: tuple[SegmentSpan, ...], plan: SegmentPlan | None) -> EngineJob:
         request = self.request
         return EngineJob(
             source=self._source,
@@ -212,6 +214,7 @@ class _Course:
             pins=request.pins,
             done=there,
             memory_gib=self.settings.memory_gib,
+            plan=plan,
         )
 
     @property

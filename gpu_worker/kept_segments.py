@@ -22,6 +22,7 @@ from gpu_worker.contract import (
     Journal,
     JournalEntry,
     RestoreRequest,
+    SegmentPlan,
     SegmentStore,
     WorkerError,
 )
@@ -63,6 +64,7 @@ class KeptSegments:
         #: Finished by an earlier worker; their files may still be on their way.
         self._listed: dict[SegmentSpan, JournalEntry] = {}
         self._kept: dict[int, JournalEntry] = {}
+        self._plans: dict[SegmentSpan, SegmentPlan | None] = {}
         self._finished: asyncio.Queue[SegmentSpan] = asyncio.Queue()
 
     @property
@@ -74,6 +76,11 @@ class KeptSegments:
     def num_frames(self) -> int:
         """The frames of what needs not be made."""
         return sum(span.num_frames for span in self.spans)
+
+    @property
+    def plan(self) -> SegmentPlan | None:
+        """How the last of what needs not be made was fitted into the memory."""
+        return next((plan for span in reversed(self.spans) if (plan := self._plans[span]) is not None), None)
 
     def has(self, span: SegmentSpan) -> bool:
         """True when the segment's file lies here and is what it should be."""
@@ -87,10 +94,10 @@ class KeptSegments:
         """Returns the files of segments that are all here."""
         return tuple(str(self._files[span]) for span in spans)
 
-    def add(self, span: SegmentSpan, path: Path) -> None:
+    def add(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         """Takes a segment that was just finished, and puts it into storage in its turn."""
         self._listed = {other: entry for other, entry in self._listed.items() if other.index != span.index}
-        self._files[span] = path
+        self._files[span], self._plans[span] = path, plan
         self._finished.put_nowait(span)
 
     async def open(self, fingerprint: str) -> None:
@@ -101,7 +108,8 @@ class KeptSegments:
             return
         for entry in journal.segments:
             if entry.index < len(self._store.get):
-                self._listed[SegmentSpan(index=entry.index, start=entry.start, end=entry.end)] = entry
+                span = SegmentSpan(index=entry.index, start=entry.start, end=entry.end)
+                self._listed[span], self._plans[span] = entry, entry.plan
                 self._kept[entry.index] = entry
 
     async def _journal(self) -> Journal | None:
@@ -179,7 +187,14 @@ class KeptSegments:
         num_bytes = path.stat().st_size
         digest = await asyncio.to_thread(sha256_of, path)
         await self._transfers.upload_file(self._store.put[span.index], path, content_type=_SEGMENT_TYPE)
-        entry = JournalEntry(index=span.index, start=span.start, end=span.end, bytes=num_bytes, sha256=digest)
+        entry = JournalEntry(
+            index=span.index,
+            start=span.start,
+            end=span.end,
+            bytes=num_bytes,
+            sha256=digest,
+            plan=self._plans[span],
+        )
         self._kept[span.index] = entry
         segments = tuple(self._kept[index] for index in sorted(self._kept))
         journal = Journal(fingerprint=self._fingerprint, segments=segments)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from gpu_worker.contract import SegmentPlan
 from gpu_worker.engine.job import Cancelled, SegmentSpan
 
 #: The parent reads every message: more of them help nobody.
@@ -67,9 +68,10 @@ class RankEvents:
         self._num_frames = num_done
         self._beat()
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         """Tells that a segment's file is complete."""
-        self._tell({"segment": span.to_json(), "path": str(path), "frames": self._num_frames})
+        told = None if plan is None else plan.to_json()
+        self._tell({"segment": span.to_json(), "path": str(path), "plan": told, "frames": self._num_frames})
 
     def check(self) -> None:
         """Tells that this rank moves on. Raises `Cancelled`."""

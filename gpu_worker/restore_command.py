@@ -67,7 +67,9 @@ async def _by_ranks(
     try:
         with tempfile.TemporaryDirectory(dir=options.result.parent, prefix=".segments-") as folder:
             job = replace(job, folder=Path(folder))
-            done = await supervisor.restore(job, on_frames=on_frames, on_segment=paths.__setitem__)
+            done = await supervisor.restore(
+                job, on_frames=on_frames, on_segment=lambda span, path, _plan: paths.update({span: path})
+            )
             return done, await supervisor.join(join_job(job, done, paths, options.result))
     finally:
         await supervisor.close()

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gpu_worker.contract import Engine, ErrorCode, WorkerError
+from gpu_worker.contract import Engine, ErrorCode, SegmentPlan, WorkerError
 from gpu_worker.engine.job import Done, EngineJob, JoinJob, JoinReport, SegmentSpan
 from gpu_worker.rank_group import GroupFailed, Message, RankCommand, RankGroup
 from gpu_worker.settings import WorkerSettings
@@ -33,7 +33,7 @@ _STARTS: Final = 3
 _PAUSE_SECONDS: Final = 2.0
 
 OnFrames = Callable[[int], None]
-OnSegment = Callable[[SegmentSpan, Path], None]
+OnSegment = Callable[[SegmentSpan, Path, SegmentPlan | None], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +151,9 @@ class Supervisor:
             frames[rank] = max(int(message.get("frames", 0)), frames.get(rank, 0))
             on_frames(sum(frames.values()))
             if "segment" in message:
-                on_segment(SegmentSpan.from_json(message["segment"]), Path(message["path"]))
+                told = message["plan"]
+                plan = None if told is None else SegmentPlan.from_json(told)
+                on_segment(SegmentSpan.from_json(message["segment"]), Path(message["path"]), plan)
 
         answers = await self._ask({"job": job.to_json()}, None, hear)
         return _one_of([Done.from_json(answer["done"]) for answer in answers])

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from gpu_worker.benchmarks.material import write_clip
+from gpu_worker.contract import SegmentPlan
 from gpu_worker.engine.job import EngineJob, SegmentSpan
 from gpu_worker.engine.presets import PRESETS, Preset
 from gpu_worker.engine.seedvr2 import SeedVR2Engine
@@ -40,7 +41,7 @@ class Unheard:
     def frames(self, num_done: int) -> None:
         """Nobody counts."""
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         """Nobody takes it away."""
 
     def check(self) -> None:

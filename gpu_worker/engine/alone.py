@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gpu_worker.contract import SegmentPlan
 from gpu_worker.engine.job import Done, EngineJob, JoinJob, JoinReport, SegmentSpan
 from gpu_worker.engine.joining import join_result
 from gpu_worker.engine.work import Engine, run
@@ -24,7 +25,7 @@ class Alone:
         """Passes the number on."""
         self.on_frame(num_done)
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         """Keeps the file until the join."""
         self.paths[span] = path
 

@@ -51,6 +51,7 @@ class CpuRestorer:
 
     result_format: ResultFormat
     peak_bytes = 0
+    plan = None
 
     def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:
         """Yields a part's own frames restored. The filters look at nine frames, and context is given to them."""

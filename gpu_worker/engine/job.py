@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-from gpu_worker.contract import MAX_STRENGTH, ColorFix, Document, Frames, Output
+from gpu_worker.contract import MAX_STRENGTH, ColorFix, Document, Frames, Output, SegmentPlan
 
 #: Frames of a segment where a request does not say.
 SEGMENT_FRAMES: Final = 120
@@ -41,6 +41,7 @@ class EngineJob(Document):
     Segments go into `folder`. Those of `done` exist already: a rank leaves a segment out when its number, start
     and end equal one of them. `span` makes these frames alone; `pins` are ranges at whose ends segments end as
     well. `sp_size` is how many ranks may share one job. `memory_gib` bounds the memory instead of what is free.
+    `plan` is how the last segment of `done` was made, for the others to look like it.
     """
 
     source: Path
@@ -58,6 +59,7 @@ class EngineJob(Document):
     pins: tuple[Frames, ...] = ()
     done: tuple[SegmentSpan, ...] = ()
     memory_gib: float | None = None
+    plan: SegmentPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the job as a JSON object."""
@@ -148,8 +150,8 @@ class Events(Protocol):
     def frames(self, num_done: int) -> None:
         """Tells how many frames of this job this rank has finished; those left out do not count."""
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
-        """Tells that a segment's file is complete and closed."""
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
+        """Tells that a segment's file is complete and closed, and how it was fitted into the memory."""
 
     def check(self) -> None:
         """Tells that this rank moves on, and raises `Cancelled` when the job was cancelled.

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from gpu_worker.contract import SegmentPlan
 from gpu_worker.engine.memory import UNFUSED, WEIGHTS, Footprint, Kernels
 
 #: Longer windows gain nothing: the networks look at most 30 latents far (performance.md, 1.3).
@@ -116,6 +117,13 @@ class Plan:
         """Latents that neighbouring windows share."""
         return overlap_of(self.window_length)
 
+    @property
+    def in_the_picture(self) -> SegmentPlan:
+        """What of it shows."""
+        return SegmentPlan(
+            window_length=self.window_length, tile_size=0 if self.tiles is None else self.tiles.size
+        )
+
 
 def num_latents(num_frames: int) -> int:
     """Latents of a shot: one for its first frame, one for each further four or part of four."""
@@ -139,7 +147,6 @@ def plan(work: Work, free_bytes: int, *, may_share: bool = False, kernels: Kerne
         may_share: whether the GPUs may share the rows of each frame.
         kernels: what the transformer's kernels need.
     """
-    sp_size = recommended_gpus(work)
     longest = MAX_LENGTH if work.num_frames is None else min(MAX_LENGTH, num_latents(work.num_frames))
     groups = [size for size in reversed(_GROUPS) if size == 1 or (may_share and size <= work.num_gpus)]
     for num_sharing in groups:
@@ -147,45 +154,70 @@ def plan(work: Work, free_bytes: int, *, may_share: bool = False, kernels: Kerne
         for mode in Mode:
             shortest = min(longest, _SHORTEST_STREAMING) if mode is Mode.STREAMING else 1
             for length in _lengths(longest, shortest):
-                for frames in _frames_per_call(footprint.pixels):
-                    needed = memory_needed(footprint, mode, length, frames)
-                    if needed <= free_bytes:
-                        return Plan(
-                            mode=mode,
-                            window_length=length,
-                            frames_per_call=frames,
-                            peak_bytes=needed,
-                            sp_size=max(sp_size, num_sharing),
-                            num_sharing=num_sharing,
-                        )
-    return _tiled(work, free_bytes, longest, sp_size, kernels)
+                if made := _whole(work, footprint, mode, length, free_bytes):
+                    return made
+    return _tiled(work, free_bytes, longest, kernels)
 
 
-def _tiled(work: Work, free_bytes: int, longest: int, sp_size: int, kernels: Kernels) -> Plan:
+def plan_like(work: Work, free_bytes: int, wanted: SegmentPlan, *, kernels: Kernels = UNFUSED) -> Plan | None:
+    """Returns the first plan with the same windows and tiles as another worker's; None when none fits."""
+    footprint = _footprint(work, 1, kernels)
+    if wanted.tile_size:
+        return _in_tiles(work, footprint, wanted.tile_size, wanted.window_length, free_bytes)
+    plans = (_whole(work, footprint, mode, wanted.window_length, free_bytes) for mode in Mode)
+    return next((made for made in plans if made is not None), None)
+
+
+def _whole(work: Work, footprint: Footprint, mode: Mode, length: int, free_bytes: int) -> Plan | None:
+    """The plan with the most frames per call that fits."""
+    for frames in _frames_per_call(footprint.pixels):
+        needed = memory_needed(footprint, mode, length, frames)
+        if needed <= free_bytes:
+            return Plan(
+                mode=mode,
+                window_length=length,
+                frames_per_call=frames,
+                peak_bytes=needed,
+                sp_size=max(recommended_gpus(work), footprint.num_sharing),
+                num_sharing=footprint.num_sharing,
+            )
+    return None
+
+
+def _tiled(work: Work, free_bytes: int, longest: int, kernels: Kernels) -> Plan:
     """The largest tile that fits; the transformer still sees whole frames."""
     footprint = _footprint(work, 1, kernels)
     largest = max(work.width, work.height) // _TILE_STEP * _TILE_STEP
     for size in range(largest, _SMALLEST_TILE - 1, -_TILE_STEP):
-        tile = Footprint(
-            model=work.model, width=min(size, work.width), height=min(size, work.height), kernels=kernels
-        )
-        # Whole frames go in and out; caches and work are those of a tile.
-        coding = max(_encoding(tile, 1), _decoding(tile, 1)) + footprint.weights.vae + footprint.in_and_out
         for length in _lengths(longest, 1):
-            needed = max(coding, _denoising(footprint, length))
-            if needed <= free_bytes:
-                return Plan(
-                    mode=Mode.EVICTING,
-                    window_length=length,
-                    frames_per_call=1,
-                    peak_bytes=needed,
-                    sp_size=sp_size,
-                    tiles=Tiles(size=size, overlap=size // _TILE_PER_OVERLAP // 8 * 8),
-                )
+            if made := _in_tiles(work, footprint, size, length, free_bytes):
+                return made
     least = memory_needed(footprint, Mode.EVICTING, 1, 1)
     raise DoesNotFit(
         f"{work.width}x{work.height} with {work.model} on {work.num_gpus} GPUs needs {least} bytes on each "
         f"without tiles, and tiles do not help enough; {free_bytes} are free"
+    )
+
+
+def _in_tiles(work: Work, footprint: Footprint, size: int, length: int, free_bytes: int) -> Plan | None:
+    tile = Footprint(
+        model=work.model,
+        width=min(size, work.width),
+        height=min(size, work.height),
+        kernels=footprint.kernels,
+    )
+    # Whole frames go in and out; caches and work are those of a tile.
+    coding = max(_encoding(tile, 1), _decoding(tile, 1)) + footprint.weights.vae + footprint.in_and_out
+    needed = max(coding, _denoising(footprint, length))
+    if needed > free_bytes:
+        return None
+    return Plan(
+        mode=Mode.EVICTING,
+        window_length=length,
+        frames_per_call=1,
+        peak_bytes=needed,
+        sp_size=recommended_gpus(work),
+        tiles=Tiles(size=size, overlap=size // _TILE_PER_OVERLAP // 8 * 8),
     )
 
 

@@ -16,13 +16,13 @@ from typing import Final
 
 import torch
 
-from gpu_worker.contract import MAX_SEED, ErrorCode, WorkerError
+from gpu_worker.contract import MAX_SEED, ErrorCode, SegmentPlan, WorkerError
 from gpu_worker.engine.cold_start import ColdStart
 from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.job import EngineJob
 from gpu_worker.engine.phases import Evictable
 from gpu_worker.engine.pictures import Picture
-from gpu_worker.engine.planner import MAX_LENGTH, DoesNotFit, Plan, Work, plan
+from gpu_worker.engine.planner import MAX_LENGTH, DoesNotFit, Plan, Work, plan, plan_like
 from gpu_worker.engine.presets import PRESETS, Networks, load_networks
 from gpu_worker.engine.segments import Part
 from gpu_worker.engine.shots import Look, Pace, Shot, Tools, free, is_out_of_memory
@@ -105,8 +105,16 @@ class SeedVR2Engine:
     def _plan(self, job: EngineJob, source: VideoSource, limit: _Limit) -> Plan:
         work = Work(model=job.model, width=job.width, height=job.height, num_frames=source.num_frames or None)
         free_bytes = free_memory(self.device) if job.memory_gib is None else int(job.memory_gib * _GIBIBYTE)
+        if limit.num_bytes is not None:
+            free_bytes = min(free_bytes, limit.num_bytes)
+        if job.plan is not None:
+            like = plan_like(work, free_bytes, job.plan) if job.plan.window_length <= limit.length else None
+            if like is not None:
+                return like
+            # What is finished stays, as when memory runs out within a job: see docs/engine.md, 2.
+            logger.warning("%s of the segments that are finished does not fit here", job.plan)
         try:
-            chosen = plan(work, free_bytes if limit.num_bytes is None else min(free_bytes, limit.num_bytes))
+            chosen = plan(work, free_bytes)
         except DoesNotFit as error:
             raise WorkerError(ErrorCode.OUT_OF_MEMORY, str(error)) from error
         return replace(chosen, window_length=min(chosen.window_length, limit.length))
@@ -138,6 +146,11 @@ class SeedVR2Restorer:
     def peak_bytes(self) -> int:
         """The most memory that tensors have taken on the GPU since the job began; 0 without one."""
         return torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else 0
+
+    @property
+    def plan(self) -> SegmentPlan:
+        """What shows of the plan, as it is by now."""
+        return replace(self._plan, window_length=self.pace.length).in_the_picture
 
     @torch.inference_mode()
     def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:

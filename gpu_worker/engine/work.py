@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from av.video.frame import VideoFrame
 
-from gpu_worker.contract import ErrorCode, Frames, WorkerError
+from gpu_worker.contract import ErrorCode, Frames, SegmentPlan, WorkerError
 from gpu_worker.engine.cuts import number_shots
 from gpu_worker.engine.errors import writing
 from gpu_worker.engine.formats import ResultFormat
@@ -63,6 +63,10 @@ class PartRestorer(Protocol):
     @property
     def peak_bytes(self) -> int:
         """The most memory that the job has held on the device so far."""
+
+    @property
+    def plan(self) -> SegmentPlan | None:
+        """How parts are fitted into the memory by now; None where that does not show."""
 
     def restore(self, part: Part[Picture], *, check: Callable[[], None]) -> Generator[Made]:
         """Yields the part's own frames restored, in order; calls `check` whenever work was done.
@@ -255,7 +259,7 @@ class _Work:
             # It gave up: raises what went wrong there.
             encoder.finish()
         behind = segment.item_behind
-        encoder.end(end_ticks=None if behind is None else behind.ticks)
+        encoder.end(end_ticks=None if behind is None else behind.ticks, plan=self._restorer.plan)
 
     def _skip(self, segment: Segment[Picture]) -> None:
         while (frame := segment.next_own()) is not None:
@@ -334,11 +338,11 @@ class _Progress:
                 self._num_told = num_done
                 self._events.frames(num_done)
 
-    def finish(self, span: SegmentSpan, path: Path) -> None:
+    def finish(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         """Notes a segment whose file is complete."""
         with self._lock:
             self._finished.add(span.index)
-            self._events.segment(span, path)
+            self._events.segment(span, path, plan)
 
     def is_finished(self, segment: int) -> bool:
         """True for a segment that an earlier attempt completed."""
@@ -368,13 +372,14 @@ class _Encoder:
         self._segment = segment
         self._progress = progress
         self._end_ticks: int | None = None
+        self._plan: SegmentPlan | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._encode, name=f"encoder-{path.stem}", daemon=True)
         self._thread.start()
 
-    def end(self, *, end_ticks: int | None) -> None:
-        """Says that all frames were handed over; the last one lasts until `end_ticks`."""
-        self._end_ticks = end_ticks
+    def end(self, *, end_ticks: int | None, plan: SegmentPlan | None) -> None:
+        """Says that all frames were handed over, and made by `plan`; the last one lasts until `end_ticks`."""
+        self._end_ticks, self._plan = end_ticks, plan
         self.frames.end()
 
     def finish(self) -> None:
@@ -400,7 +405,7 @@ class _Encoder:
                     self._progress.add(self._segment.index)
                 writer.finish(self._end_ticks)
                 self.busy_seconds = writer.busy_seconds
-            self._progress.finish(self._segment.span, self._path)
+            self._progress.finish(self._segment.span, self._path, self._plan)
         except BaseException as raised:  # whatever it is, `finish` raises it again
             self._error = raised
             # The engine learns of it at its next frame.

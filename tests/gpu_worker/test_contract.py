@@ -24,6 +24,7 @@ from gpu_worker.contract import (
     Progress,
     RestoreRequest,
     ResultParts,
+    SegmentPlan,
     SegmentStore,
     Stage,
     WorkerError,
@@ -77,8 +78,15 @@ GOLDEN_PROGRESS: dict[str, Any] = {
 GOLDEN_JOURNAL: dict[str, Any] = {
     "fingerprint": "cd" * 32,
     "segments": [
-        {"index": 0, "start": 0, "end": 120, "bytes": 1000, "sha256": "01" * 32},
-        {"index": 2, "start": 240, "end": 300, "bytes": 2000, "sha256": "02" * 32},
+        {"index": 0, "start": 0, "end": 120, "bytes": 1000, "sha256": "01" * 32, "plan": None},
+        {
+            "index": 2,
+            "start": 240,
+            "end": 300,
+            "bytes": 2000,
+            "sha256": "02" * 32,
+            "plan": {"window_length": 12, "tile_size": 512},
+        },
     ],
     "version": 3,
 }
@@ -168,6 +176,10 @@ journals = st.sets(st.integers(0, 50), max_size=3).flatmap(
                     end=st.just(index + 9),
                     bytes=st.integers(1, 2**30),
                     sha256=digests,
+                    plan=st.none()
+                    | st.builds(
+                        SegmentPlan, window_length=st.integers(1, 64), tile_size=st.integers(0, 2048)
+                    ),
                 )
                 for index in sorted(indices)
             ]
@@ -221,6 +233,7 @@ def test_a_first_request_needs_no_more_than_version_1_did() -> None:
         *[("model", value) for value in ("seedvr3", None, 7)],
         *[("res_w", value) for value in (0, 14, 1281, 8194, "1280", True, None)],
         *[("res_h", value) for value in (15, 721, 10**9)],
+        ("res_w", 62),  # in H.265, which the golden request asks for
         *[("sp_size", value) for value in (0, 3, 8, True)],
         *[("seed", value) for value in (-1, 2**32)],
         *[("num_frames", value) for value in (0, "1", False)],
@@ -256,6 +269,7 @@ def test_a_bad_field_is_refused_by_name(field: str, value: object) -> None:
         ("bytes", [{**GOLDEN_JOURNAL["segments"][0], "bytes": 0}]),
         ("sha256", [{**GOLDEN_JOURNAL["segments"][0], "sha256": "0"}]),
         ("frames", [{**GOLDEN_JOURNAL["segments"][0], "end": 0}]),
+        ("window_length", [{**GOLDEN_JOURNAL["segments"][0], "plan": {"window_length": 0}}]),
     ],
 )
 def test_a_journal_that_cannot_be_true_is_refused(field: str, value: object) -> None:

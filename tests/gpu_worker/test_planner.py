@@ -16,6 +16,7 @@ from gpu_worker.engine.planner import (
     memory_needed,
     num_latents,
     plan,
+    plan_like,
     recommended_gpus,
 )
 
@@ -172,3 +173,18 @@ def test_halving_ends() -> None:
 def test_impossible_work_is_refused(broken: dict[str, int | str]) -> None:
     with pytest.raises(ValueError, match=next(iter(broken))):
         Work(**{"model": "tiny-7b", "width": 64, "height": 48, **broken})  # type: ignore[arg-type]
+
+
+@given(WORK, st.integers(0, 200 * GIBIBYTE), st.integers(0, 200 * GIBIBYTE))
+def test_another_workers_plan_is_kept_where_it_fits(work: Work, there: int, here: int) -> None:
+    try:
+        made = plan(work, there).in_the_picture
+    except DoesNotFit:
+        return
+    like = plan_like(work, here, made)
+    if like is None:
+        # What fitted there fits wherever there is as much.
+        assert here < there
+    else:
+        assert like.in_the_picture == made
+        assert like.peak_bytes <= here

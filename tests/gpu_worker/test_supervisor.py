@@ -68,7 +68,7 @@ def restore(tmp_path: Path) -> Callable[..., object]:
         made: list[SegmentSpan] = []
         job = EngineJob(source=tmp_path, folder=tmp_path, model=model, width=2, height=2)
         done = await supervisor.restore(
-            job, on_frames=heard.append, on_segment=lambda span, _path: made.append(span)
+            job, on_frames=heard.append, on_segment=lambda span, _path, _plan: made.append(span)
         )
         assert tuple(sorted(made, key=lambda span: span.index)) == SPANS
         return done

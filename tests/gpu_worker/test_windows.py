@@ -58,6 +58,18 @@ def test_both_sides_of_a_border_compute_the_same_window(left: int, right: int, l
     assert behind is None or behind.fresh - behind.fade + hidden > left or length < 4
 
 
+#: From here on the joint window is as long as it gets.
+LONG = st.integers(2 * JOINT_LATENTS, MAX_LENGTH)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), LONG, LONG)
+def test_long_windows_of_two_lengths_meet_at_a_border(left: int, right: int, one: int, other: int) -> None:
+    hidden = max(0, left - 2 * JOINT_LATENTS)
+    (*_, last) = windows(part(0, left, min(JOINT_LATENTS, right)), one)
+    first = next(windows(part(left - hidden, right, 0), other))
+    assert (last.start, last.end) == (first.start + hidden, first.end + hidden)
+
+
 @given(BEFORE, st.integers(1, 100), st.integers(1, JOINT_LATENTS), LENGTHS.filter(lambda length: length > 1))
 def test_between_two_borders_both_joint_windows_show(before: int, own: int, after: int, length: int) -> None:
     reach = min(JOINT_LATENTS, length // 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker.contract import ErrorCode, Output, WorkerError
+from gpu_worker.contract import ErrorCode, Output, SegmentPlan, WorkerError
 from gpu_worker.engine.alone import join_job, restore_alone
 from gpu_worker.engine.cpu import CpuEngine
 from gpu_worker.engine.job import Cancelled, Done, EngineJob, SegmentSpan
@@ -26,6 +26,7 @@ class Listener:
 
     def __init__(self, *, cancel_after: int | None = None) -> None:
         self.segments: dict[SegmentSpan, Path] = {}
+        self.plans: dict[SegmentSpan, SegmentPlan | None] = {}
         self.num_done = 0
         self.is_cancelled = False
         self._cancel_after = cancel_after
@@ -35,9 +36,10 @@ class Listener:
         self.num_done = num_done
         self.is_cancelled = self._cancel_after is not None and num_done >= self._cancel_after
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
         assert path.stat().st_size
         self.segments[span] = path
+        self.plans[span] = plan
 
     def check(self) -> None:
         if self.is_cancelled:

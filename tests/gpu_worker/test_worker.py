@@ -122,7 +122,7 @@ def test_a_cancel_stops_the_work_and_the_next_job_runs_on_the_same_rank(
     worker = start_worker(own_endpoint)
     store = with_segments(storage, frames=60, count=10)
     job_id = own_endpoint.run(request(storage, "half_minute.mp4", res_w=1280, res_h=720, segments=store))
-    until(lambda: journal(storage), seconds=20, what="a segment is finished")
+    until(lambda: journal(storage), seconds=90, what="a segment is finished")
     (rank,) = worker.ranks()
     own_endpoint.http.post(f"/v2/local/cancel/{job_id}")
     until(

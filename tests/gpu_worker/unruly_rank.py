@@ -48,7 +48,7 @@ def work(job: EngineJob, events: RankEvents, rank: int) -> Done:
         if span not in job.done:
             path = job.folder / f"{span.index:05d}.mp4"
             path.write_bytes(b"segment")
-            events.segment(span, path)
+            events.segment(span, path, None)
     return Done(segments=SPANS, num_frames=NUM_FRAMES, seconds={"decode": 1.0 + rank})
 
 

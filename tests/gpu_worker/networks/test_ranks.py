@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -81,7 +82,8 @@ def test_two_ranks_share_a_video_are_cancelled_and_replaced(
 def test_one_rank_goes_on_where_two_died_with_their_worker(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
-    first = start_worker(own_endpoint, "first", WORKER_GPUS="2", **TINY)
+    little = {**TINY, "WORKER_MEMORY_GIB": "0.32"}
+    first = start_worker(own_endpoint, "first", WORKER_GPUS="2", **little)
     job_id = own_endpoint.run(order(storage))
     until(lambda: len(journal(storage)) >= 2, seconds=150, what="two segments are finished")
     ranks = first.ranks()
@@ -91,11 +93,15 @@ def test_one_rank_goes_on_where_two_died_with_their_worker(
     second = start_worker(own_endpoint, "second", **TINY)
     manifest = restored(own_endpoint, job_id)
     assert (manifest.segments_reused, len(second.ranks())) == (kept, 1)
+    plans = [segment["plan"] for segment in json.loads(storage.objects["segments/journal.json"])["segments"]]
+    assert plans == [{"window_length": 8, "tile_size": 0}] * len(plans), "it has room for more"
     names = [name for name in puts(storage) if name.startswith("segments/0")]
     assert len(names) - len(set(names)) <= 2, "a lost machine costs at most one segment for each rank"
 
     # The whole in one go, in fewer and longer segments: joints do not show.
     resumed = frames_of(storage.objects["result.mp4"])
+    second.terminate()
+    start_worker(own_endpoint, "third", **little)
     manifest = restored(own_endpoint, own_endpoint.run({**order(storage), "segments": None}))
     assert manifest.segments_made < len(journal(storage))
     assert np.mean(distances(resumed, frames_of(storage.objects["result.mp4"]))) < 1.0

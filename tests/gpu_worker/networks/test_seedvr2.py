@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gpu_worker.contract import ErrorCode, Output, WorkerError
+from gpu_worker.contract import ErrorCode, Output, SegmentPlan, WorkerError
 from gpu_worker.engine.alone import restore_alone
 from gpu_worker.engine.job import Cancelled, Done, EngineJob, SegmentSpan
 from gpu_worker.engine.pictures import Pixels
@@ -26,6 +26,8 @@ from tests import samples
 from tests.gpu_worker.test_work import Listener
 
 pytestmark = pytest.mark.torch
+#: Enough for windows of four latents of the tiny pictures, and not for more.
+LITTLE_GIB = 0.32
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,41 @@ def test_ranks_and_jobs_that_go_on_make_what_one_uninterrupted_rank_makes(
     assert len(finished) < len(done.segments)
     work(going_on.without(finished), engine)
     assert files(going_on.folder) == wanted
+
+
+def test_another_kind_of_worker_goes_on_as_the_first_began(
+    tmp_path: Path, clip: Path, engine: SeedVR2Engine
+) -> None:
+    """The first worker has memory for short windows, the second one for more."""
+    small = job(clip, tmp_path / "small", memory_gib=LITTLE_GIB)
+    listener = Listener()
+    spans = work(small, engine, listener=listener).segments
+    plan = listener.plans[spans[0]]
+    assert plan is not None
+    assert plan.window_length < 8
+    wanted = files(small.folder)
+
+    for told, is_same in ((plan, True), (None, False)):
+        going_on = replace(small, folder=tmp_path / f"on-{is_same}", memory_gib=None, plan=told)
+        listener = Listener()
+        work(going_on.without(spans[:1]), engine, listener=listener)
+        made = files(going_on.folder)
+        assert len(made) == len(spans) - 1
+        assert all(made[name] == wanted[name] for name in made) is is_same
+        assert (set(listener.plans.values()) == {plan}) is is_same
+
+
+def test_a_worker_without_room_for_the_plan_keeps_what_is_finished(
+    tmp_path: Path, clip: Path, engine: SeedVR2Engine
+) -> None:
+    large = job(clip, tmp_path / "large")
+    listener = Listener()
+    spans = work(large, engine, listener=listener).segments
+    going_on = replace(large, folder=tmp_path / "on", memory_gib=LITTLE_GIB, plan=listener.plans[spans[0]])
+    again = Listener()
+    assert work(going_on.without(spans[:1]), engine, listener=again).segments == spans
+    assert tuple(again.segments) == spans[1:]
+    assert all(plan is not None and plan.window_length < 8 for plan in again.plans.values())
 
 
 def test_a_job_that_breaks_off_leaves_no_tensor_and_a_usable_engine(
@@ -246,8 +283,8 @@ class _Sizes(Listener):
         super().__init__()
         self.resident: list[int] = []
 
-    def segment(self, span: SegmentSpan, path: Path) -> None:
-        super().segment(span, path)
+    def segment(self, span: SegmentSpan, path: Path, plan: SegmentPlan | None) -> None:
+        super().segment(span, path, plan)
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
