@@ -12,7 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Workspace
 from gpu_worker.contract import MAX_STRENGTH, Frames
-from restorations.options import ColorFixChoice, ModelChoice, Preset
+from restorations.options import ColorFixChoice, ModelChoice
+from restorations.presets import Preset
 
 
 class TenantModel(models.Model):

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from gpu_worker.contract import MAX_SEED, MAX_STRENGTH, Engine, Frames
@@ -19,6 +20,7 @@ from restorations.options import (
     ModelChoice,
     Options,
     OutputChoice,
+    is_too_narrow_for_h265,
     outputs_for,
     resolved_output,
 )
@@ -108,13 +110,7 @@ class RestorationForm(forms.Form):
             (AUTOMATIC, _("Automatic: %(format)s (recommended)") % {"format": automatic}),
             *(choice for choice in OutputChoice.choices if choice[0] in allowed),
         ]
-        output.help_text = (
-            _("A still picture stays one, with its transparency.")
-            if video.is_image
-            else _(
-                "Automatic keeps everything that your video has. ProRes and PNG are for editing and large."
-            )
-        )
+        output.help_text = _help_for_output(video)
 
     @property
     def options(self) -> Options:
@@ -161,6 +157,18 @@ def _preview_start(video: Video) -> forms.FloatField:
         step_size=0.1,
         widget=forms.NumberInput(attrs={"type": "range", "data-start": ""}),
         help_text=_("Move the slider, or stop the player where the preview shall begin."),
+    )
+
+
+def _help_for_output(video: Video) -> str:
+    if video.is_image:
+        return gettext("A still picture stays one, with its transparency.")
+    if is_too_narrow_for_h265(video):
+        return gettext(
+            "Automatic keeps everything that your video has. H.265 cannot hold so narrow a picture."
+        )
+    return gettext(
+        "Automatic keeps everything that your video has. ProRes and PNG are for editing and large."
     )
 
 

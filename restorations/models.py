@@ -23,10 +23,10 @@ from restorations.bases import InParts, MaybePreview, Recipe, TenantModel
 from restorations.options import (
     AUTOMATIC,
     OutputChoice,
-    Preset,
     is_played_by_browsers,
     result_suffix,
 )
+from restorations.presets import Preset
 
 __all__ = [
     "Attempt",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from gpu_worker.contract import MAX_STRENGTH, ColorFix, Engine, Model, Output
+from gpu_worker.contract import MAX_STRENGTH, MIN_WIDTH_OF_H265, ColorFix, Engine, Model, Output
+from restorations.presets import Preset, output_size
 
 if TYPE_CHECKING:
     from restorations.models import Restoration, SavedSettings, Video
@@ -20,14 +21,6 @@ UNUSED_BY: Final[dict[Engine, frozenset[str]]] = {
     Engine.CPU: frozenset({"model", "strength", "color_fix", "seed"}),
     Engine.SEEDVR2: frozenset(),
 }
-
-
-class Preset(models.TextChoices):
-    """The resolutions on offer."""
-
-    P720 = "720p", "720p"
-    P1080 = "1080p", "1080p"
-    P2K = "2k", "2K"
 
 
 class ModelChoice(models.TextChoices):
@@ -100,9 +93,17 @@ def outputs_for(video: Video) -> list[str]:
     """Returns what a video's result can be written as without losing what makes it: no 8 bits for HDR."""
     if video.is_image:
         return [Output.PNG.value]
-    if video.is_hdr:
-        return [Output.H265.value, Output.PRORES.value, Output.PNG.value]
-    return [output.value for output in Output]
+    left_out = {Output.H264} if video.is_hdr else set()
+    if is_too_narrow_for_h265(video):
+        left_out |= {Output.H265}
+    return [output.value for output in Output if output not in left_out]
+
+
+def is_too_narrow_for_h265(video: Video) -> bool:
+    """Returns whether the encoder of H.265 cannot be trusted with a result of this shape, at the least resolution."""
+    if not video.width:
+        return False
+    return output_size(Preset.P720, width=video.width, height=video.height).width < MIN_WIDTH_OF_H265
 
 
 def resolved_output(choice: str, video: Video) -> str:
@@ -111,7 +112,9 @@ def resolved_output(choice: str, video: Video) -> str:
         return choice
     if video.is_image:
         return Output.PNG.value
-    return Output.H265.value if video.is_hdr or video.bit_depth > 8 else Output.H264.value
+    if not video.is_hdr and video.bit_depth <= 8:
+        return Output.H264.value
+    return Output.PRORES.value if is_too_narrow_for_h265(video) else Output.H265.value
 
 
 def result_suffix(output: str, *, is_image: bool) -> str:

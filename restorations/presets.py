@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from restorations.models import Restoration
+from django.db import models
+
+
+class Preset(models.TextChoices):
+    """The resolutions on offer."""
+
+    P720 = "720p", "720p"
+    P1080 = "1080p", "1080p"
+    P2K = "2k", "2K"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,9 +27,9 @@ class OutputSize:
 
 #: Long side, short side and GPUs of each preset: H100s, one for 720p, four above.
 _BOXES: Final = {
-    Restoration.Preset.P720: (1280, 720, 1),
-    Restoration.Preset.P1080: (1920, 1080, 4),
-    Restoration.Preset.P2K: (2560, 1440, 4),
+    Preset.P720: (1280, 720, 1),
+    Preset.P1080: (1920, 1080, 4),
+    Preset.P2K: (2560, 1440, 4),
 }
 
 
@@ -33,7 +41,7 @@ def output_size(preset: str, *, width: int, height: int) -> OutputSize:
     """
     if width <= 0 or height <= 0:
         raise ValueError(f"a picture of {width} x {height} pixels has no shape")
-    long_side, short_side, sp_size = _BOXES[Restoration.Preset(preset)]
+    long_side, short_side, sp_size = _BOXES[Preset(preset)]
     box_w, box_h = (long_side, short_side) if width >= height else (short_side, long_side)
     # Compare the shapes by cross-multiplication: integers stay exact where a division would not.
     if width * box_h >= height * box_w:
@@ -45,8 +53,8 @@ def output_size(preset: str, *, width: int, height: int) -> OutputSize:
 
 def recommended_preset(*, width: int, height: int) -> str:
     """Returns the smallest preset that enlarges the picture; 1080p is enough for most, so never above it."""
-    size = output_size(Restoration.Preset.P720, width=width, height=height)
-    return Restoration.Preset.P720 if size.width > width * 3 // 2 else Restoration.Preset.P1080
+    size = output_size(Preset.P720, width=width, height=height)
+    return Preset.P720 if size.width > width * 3 // 2 else Preset.P1080
 
 
 def _even(numerator: int, denominator: int) -> int:

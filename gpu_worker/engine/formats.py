@@ -13,7 +13,7 @@ from typing import Final
 
 import av
 
-from gpu_worker.contract import ErrorCode, Output, WorkerError
+from gpu_worker.contract import MIN_WIDTH_OF_H265, ErrorCode, Output, WorkerError
 from gpu_worker.engine.colors import FULL_RANGE, LIMITED_RANGE, RGB, Colors, Hdr
 from gpu_worker.engine.video import VideoSource
 
@@ -104,6 +104,12 @@ class ResultFormat:
             )
         if output is not Output.PNG and (width % 2 or height % 2):
             raise WorkerError(ErrorCode.INVALID_REQUEST, f"{width}x{height} is odd; only png holds that")
+        if output is Output.H265 and width < MIN_WIDTH_OF_H265:
+            raise WorkerError(
+                ErrorCode.INVALID_REQUEST,
+                f"h265 takes {MIN_WIDTH_OF_H265} pixels and more in a row, {width} were asked for; accepted are "
+                "h264, prores and png",
+            )
         colors = source.colors
         if output is Output.PRORES:
             # Editors read ProRes as 16..235, whatever its header says.

@@ -14,6 +14,7 @@ from av.sidedata.sidedata import Type
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.colors import Colors, is_dolby_vision_alone
+from gpu_worker.engine.formats import ResultFormat
 from gpu_worker.engine.pictures import FrameMaker
 from gpu_worker.engine.video import VideoSource
 from tests import samples
@@ -120,6 +121,14 @@ def test_hdr10_keeps_what_the_display_has_to_know(tmp_path: Path) -> None:
 def test_hdr_is_refused_where_it_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="accepted are h265, prores and png") as raised:
         restored(samples.path("hlg.mp4"), tmp_path, Output.H264)
+    assert raised.value.code is ErrorCode.INVALID_REQUEST
+
+
+def test_a_strip_that_breaks_x265_is_refused() -> None:
+    with closing(VideoSource(samples.path("hlg.mp4"))) as source:
+        assert ResultFormat.of(source, Output.H265, width=64, height=32).width == 64
+        with pytest.raises(WorkerError, match="h265 takes 64 pixels") as raised:
+            ResultFormat.of(source, Output.H265, width=62, height=320)
     assert raised.value.code is ErrorCode.INVALID_REQUEST
 
 

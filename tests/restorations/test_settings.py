@@ -5,8 +5,9 @@ import re
 import pytest
 from django.urls import reverse
 
+from billing import ledger
 from gpu_worker.contract import ColorFix, Model, Output
-from restorations import dispatch, lifecycle
+from restorations import dispatch, lifecycle, submission
 from restorations.models import Restoration, SavedSettings
 from restorations.options import (
     AUTOMATIC,
@@ -120,6 +121,8 @@ def test_wrong_settings_come_back_and_cost_nothing(alice_client, video, wrong):
         ({"bit_depth": 10}, "h265"),
         ({"bit_depth": 10, "color": {"transfer": 16}}, "h265"),
         ({"bit_depth": 10, "color": {"transfer": 18}}, "h265"),
+        ({"bit_depth": 10, "width": 40, "height": 1280}, "prores"),
+        ({"bit_depth": 10, "width": 1280, "height": 40}, "h265"),
         ({"is_image": True}, "png"),
         ({"is_image": True, "bit_depth": 16}, "png"),
     ],
@@ -136,6 +139,20 @@ def test_hdr_is_not_offered_in_8_bits(alice_client, workspace):
     assert restore(alice_client, video, **CHOSEN | {"output": "h264"}).status_code == 422
     restore(alice_client, video, preset="720p")
     assert Restoration.objects.get().output == "h265"
+
+
+def test_a_strip_that_breaks_the_encoder_is_refused_before_anything_is_charged(alice_client, workspace):
+    video = VideoFactory(workspace=workspace, width=24, height=640)
+    page = alice_client.get(video.get_absolute_url()).content.decode()
+    assert "H.265 cannot hold so narrow a picture" in page
+    assert 'value="h265"' not in page
+    before = ledger.balance(workspace)
+    assert restore(alice_client, video, **CHOSEN | {"output": "h265"}).status_code == 422
+    with pytest.raises(submission.NotRestorable, match="choose another"):
+        submission.submit(video=video, user=None, options=Options(preset="2k", output="h265"))
+    assert ledger.balance(workspace) == before
+    restore(alice_client, video, preset="720p")
+    assert Restoration.objects.get().output == "h264"
 
 
 @pytest.mark.parametrize(
