@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.utils.translation import gettext as _
 
 from accounts.models import User, Workspace
@@ -90,9 +90,30 @@ def refund(*, workspace: Workspace, credits: int, reference: str, note: str = ""
     )
 
 
-def refund_of(*, workspace: Workspace, reference: str) -> CreditEntry | None:
-    """Returns what was given back of the charge for one thing; None when nothing was."""
-    return CreditEntry.objects.for_workspace(workspace).filter(key=f"{reference}:refund").first()
+@transaction.atomic
+def refund_rest(*, workspace: Workspace, reference: str, note: str = "") -> CreditEntry | None:
+    """Gives back what is left of a charge after earlier refunds, once per reference; None when nothing is."""
+    _lock(workspace)
+    charged = CreditEntry.objects.for_workspace(workspace).filter(key=f"{reference}:charge").first()
+    if charged is None:
+        return None
+    returned = sum(entry.credits for entry in refunds_of(workspace=workspace, reference=reference))
+    if -charged.credits <= returned:
+        return None
+    return _receive(
+        workspace,
+        Kind.REFUND,
+        -charged.credits - returned,
+        key=f"{reference}:refund-rest",
+        reference=reference,
+        note=note,
+        spender_id=charged.spender_id,
+    )
+
+
+def refunds_of(*, workspace: Workspace, reference: str) -> QuerySet[CreditEntry]:
+    """Returns what was given back of the charge for one thing."""
+    return CreditEntry.objects.for_workspace(workspace).filter(reference=reference, kind=Kind.REFUND)
 
 
 @transaction.atomic

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from restorations import margins
-from restorations.models import Attempt, Restoration, RestorationEvent, Video
+from accounts.models import User
+from restorations import losses, margins, objects
+from restorations.models import Attempt, LostObject, Restoration, RestorationEvent, Video
 
 
 class ReadOnlyInline(admin.TabularInline[Any, Any]):
@@ -97,3 +98,58 @@ class VideoAdmin(ReadOnlyAdmin):
     list_select_related = ("workspace",)
     search_fields = ("id", "file_name", "created_by__email", "workspace__slug")
     date_hierarchy = "created_at"
+
+
+@admin.register(LostObject)
+class LostObjectAdmin(ReadOnlyAdmin):
+    """What storage has lost: whose, since when, and whether the money is back."""
+
+    list_display = (
+        "what",
+        "file_name",
+        "workspace",
+        "created_at",
+        "confirmed_at",
+        "money",
+        "handled_at",
+        "handled_by",
+    )
+    list_filter = (("handled_at", admin.EmptyFieldListFilter), ("confirmed_at", admin.EmptyFieldListFilter))
+    list_select_related = ("workspace", "video", "restoration", "handled_by")
+    search_fields = ("storage_key", "video__file_name", "workspace__slug", "restoration__id")
+    date_hierarchy = "created_at"
+    ordering = ("-created_at",)
+    actions = ("mark_handled", "give_up")
+
+    @admin.display(description=_("what"))
+    def what(self, lost: LostObject) -> str:
+        return str(_("Source") if lost.restoration is None else _("Result"))
+
+    @admin.display(description=_("file"))
+    def file_name(self, lost: LostObject) -> str:
+        return lost.video.file_name
+
+    @admin.display(description=_("money"))
+    def money(self, lost: LostObject) -> str:
+        if lost.restoration is None:
+            return str(_("nothing to give back: sources cost nothing"))
+        if lost.confirmed_at is None:
+            rest = lost.restoration.price_credits - lost.restoration.refunded_credits
+            return _("%(n)s credits go back when the second look misses it too") % {"n": rest}
+        return _("%(n)s credits were given back") % {"n": lost.returned_credits}
+
+    @admin.action(description=_("Mark as handled"))
+    def mark_handled(self, request: HttpRequest, queryset: QuerySet[LostObject]) -> None:
+        assert isinstance(request.user, User)
+        num_handled = losses.handle(queryset, actor=request.user)
+        self.message_user(request, _("%(n)s marked as handled.") % {"n": num_handled})
+
+    @admin.action(description=_("Give up what is still missing, and give its credits back"))
+    def give_up(self, request: HttpRequest, queryset: QuerySet[LostObject]) -> None:
+        try:
+            for lost in queryset.filter(confirmed_at=None).select_related("video", "restoration"):
+                losses.settle(lost)
+        except objects.StorageUnavailable:
+            self.message_user(
+                request, _("The storage does not answer. Please try again later."), messages.ERROR
+            )

@@ -83,6 +83,9 @@ def cancel_refund(restoration: Restoration) -> int:
 def _free_previews(restoration: Restoration) -> None:
     """Has the previews come off the next order when all that this one cost is given back."""
     if restoration.refunded_credits == restoration.price_credits:
+        for lost in restoration.previews.filter(status=Status.LOST):
+            # Nothing is left of what it paid for.
+            _return_rest(lost)
         restoration.previews.update(credited_to=None)
 
 
@@ -117,6 +120,34 @@ def expire(restoration: Restoration, *, actor: User | None = None) -> bool:
         _audit(restoration, Deed.RESULT_DELETED, actor)
     ring(Doorbell.PURGE)
     return True
+
+
+@transaction.atomic
+def lose(restoration: Restoration) -> int:
+    """Ends a restoration whose result storage has lost, and gives back what it still cost.
+
+    Returns the credits; 0 when the result had gone another way, or for a preview that an order was lowered by.
+    """
+    locked = Restoration.objects.select_for_update(of=("self",)).select_related("workspace")
+    current = locked.get(pk=restoration.pk)
+    values = {"result_key": "", "proxy_key": "", "proxy_wanted_at": None, "finish_mailed_at": None}
+    if not _move(current, Status.LOST, **values):
+        return 0
+    returned = 0 if current.credited_to_id else _return_rest(current)
+    _free_previews(current)
+    _record(current, Kind.LOST)
+    _mail_finish(current)
+    return returned
+
+
+def _return_rest(restoration: Restoration) -> int:
+    """Gives back what had not come back yet, such as when it finished; returns the credits."""
+    note = "the result was lost"
+    ledger.refund_rest(workspace=restoration.workspace, reference=restoration.reference, note=note)
+    rest = restoration.price_credits - restoration.refunded_credits
+    restoration.refunded_credits = restoration.price_credits
+    restoration.save(update_fields=["refunded_credits"])
+    return rest
 
 
 def _mail_finish(restoration: Restoration) -> None:

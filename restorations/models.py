@@ -20,6 +20,7 @@ from accounts.querysets import TenantQuerySet
 from gpu_worker.contract import Engine, ErrorCode, Stage
 from restorations.arrivals import LinkImport, Upload, UploadPart
 from restorations.bases import InParts, MaybePreview, Recipe, TenantModel
+from restorations.lost_objects import LostObject
 from restorations.options import (
     AUTOMATIC,
     OutputChoice,
@@ -31,6 +32,7 @@ from restorations.presets import Preset
 __all__ = [
     "Attempt",
     "LinkImport",
+    "LostObject",
     "Restoration",
     "RestorationEvent",
     "SavedSettings",
@@ -165,7 +167,7 @@ def new_webhook_token() -> str:
 class Restoration(Recipe, InParts, MaybePreview, TenantModel):
     """One order: a video or a preview of it, settings, a price, and what became of it.
 
-        queued -> submitted -> running -> succeeded -> expired
+        queued -> submitted -> running -> succeeded -> expired | lost
            ^          |           |
            +----------+-----------+      another attempt after a machine's fault
            |          |           |
@@ -182,6 +184,7 @@ class Restoration(Recipe, InParts, MaybePreview, TenantModel):
         FAILED = "failed", _("Failed")
         CANCELLED = "cancelled", _("Cancelled")
         EXPIRED = "expired", _("Deleted")
+        LOST = "lost", _("File lost")
 
     Preset = Preset
 
@@ -192,10 +195,11 @@ class Restoration(Recipe, InParts, MaybePreview, TenantModel):
             Status.RUNNING, Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED,
         ),
         Status.RUNNING: (Status.QUEUED, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED),
-        Status.SUCCEEDED: (Status.EXPIRED,),
+        Status.SUCCEEDED: (Status.EXPIRED, Status.LOST),
         Status.FAILED: (),
         Status.CANCELLED: (),
         Status.EXPIRED: (),
+        Status.LOST: (),
     }  # fmt: skip
 
     video = models.ForeignKey(Video, on_delete=models.CASCADE, related_name="restorations")
@@ -305,7 +309,7 @@ class Restoration(Recipe, InParts, MaybePreview, TenantModel):
     @property
     def percent(self) -> int:
         """How much is done, from 0 to 100; 100 only when the result is there."""
-        if self.status in (self.Status.SUCCEEDED, self.Status.EXPIRED):
+        if self.status in (self.Status.SUCCEEDED, self.Status.EXPIRED, self.Status.LOST):
             return 100
         if not self.num_frames:
             return 0
@@ -455,6 +459,7 @@ class RestorationEvent(models.Model):
         FAILED = "failed", _("Failed")
         CANCELLED = "cancelled", _("Cancelled")
         EXPIRED = "expired", _("Files deleted")
+        LOST = "lost", _("The file was lost")
 
     restoration = models.ForeignKey(Restoration, on_delete=models.CASCADE, related_name="events")
     kind = models.CharField(_("what"), max_length=10, choices=Kind.choices)

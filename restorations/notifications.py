@@ -79,7 +79,7 @@ async def _send(groups: list[str], hint: Hint) -> None:
 
 
 def mail_finish(restoration_id: UUID | str) -> None:
-    """Mails whoever ordered a restoration that it is ready or has failed, once.
+    """Mails whoever ordered a restoration that it is ready, has failed, or that its file was lost, once.
 
     The row is claimed before the mail leaves: a second call finds it claimed. When the mail server refuses, the
     claim is given back and the error goes to the caller, who tries again.
@@ -87,7 +87,7 @@ def mail_finish(restoration_id: UUID | str) -> None:
     claimed = Restoration.objects.filter(
         pk=restoration_id,
         finish_mailed_at=None,
-        status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED),
+        status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED, Restoration.Status.LOST),
     )
     if not claimed.update(finish_mailed_at=timezone.now()):
         return
@@ -102,6 +102,8 @@ def mail_finish(restoration_id: UUID | str) -> None:
 def _mail_finish(restoration: Restoration) -> None:
     if restoration.status == Restoration.Status.SUCCEEDED:
         _mail(restoration, Kind.SUCCESS, _("Your video is ready: %(title)s"), "succeeded.txt")
+    elif restoration.status == Restoration.Status.LOST:
+        _mail(restoration, Kind.FAILURE, _("We have lost a file of yours: %(title)s"), "lost.txt")
     else:
         subject = _("Your video could not be restored: %(title)s")
         _mail(restoration, Kind.FAILURE, subject, "failed.txt", failure=explain(restoration))

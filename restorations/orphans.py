@@ -17,16 +17,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from accounts import scope
-from restorations import objects
+from restorations import losses, objects
 from restorations.models import Attempt, LinkImport, Restoration, Upload, Video
+from restorations.rejections import Rejection
 from restorations.stores.files import FileStore
 
 logger = logging.getLogger(__name__)
@@ -55,8 +56,11 @@ class TooMany(Exception):
 class Missing:
     """A row whose object is not in storage."""
 
-    row: str
+    row: Video | Restoration
     key: str
+
+    def __str__(self) -> str:
+        return f"{self.row._meta.model_name} {self.row.pk}"
 
 
 @dataclass(slots=True)
@@ -88,13 +92,18 @@ class Report:
 def sweep(*, removes: bool = True, is_forced: bool = False) -> Report:
     """Searches both directions and removes the orphans; raises `TooMany`, or `StorageUnavailable`."""
     with scope.across_workspaces():
+        is_ours = losses.is_ours()
         report = find()
         if removes:
             _remove(report, is_forced=is_forced)
             report.num_scratch = _sweep_scratch()
+        losses.note(missing.row for missing in report.missing)
+        losses.forget_found([missing.key for missing in report.missing])
+        if is_ours or not report.missing:
+            losses.leave_sign()
     logger.info("storage swept %s", report)
     for missing in report.missing:
-        logger.error("object missing row=%s key=%s", missing.row, missing.key)
+        logger.error("object missing row=%s key=%s", missing, missing.key)
     return report
 
 
@@ -145,7 +154,7 @@ def keys_in_use(keys: Collection[str]) -> set[str]:
     Of a restoration that has ended only the attempt that won counts.
     """
     wanted = set(keys)
-    columns: set[str] = set()
+    columns: set[str] = {losses.SIGN}
     for rows, names in (
         (Video.objects.all(), ("storage_key", "poster_key", "proxy_key")),
         (Upload.objects.unfinished(), ("storage_key",)),
@@ -213,22 +222,19 @@ def _remove(report: Report, *, is_forced: bool) -> None:
 
 def _rows_without_objects(there: Collection[str], now: datetime) -> Iterator[Missing]:
     settled = now - ROW_GRACE
-    videos = Video.objects.present().filter(created_at__lt=settled).exclude(storage_key="")
-    results = Restoration.objects.filter(status=Restoration.Status.SUCCEEDED, finished_at__lt=settled)
-    rows = itertools.chain(
-        (("video", *row) for row in videos.values_list("pk", "storage_key").iterator()),
-        (("restoration", *row) for row in results.values_list("pk", "result_key").iterator()),
+    videos = Video.objects.present().exclude(storage_key="").exclude(rejection=Rejection.LOST)
+    results = Restoration.objects.filter(status=Restoration.Status.SUCCEEDED)
+    columns: tuple[tuple[QuerySet[Any], str], ...] = (
+        (videos.filter(created_at__lt=settled), "storage_key"),
+        (results.filter(finished_at__lt=settled).select_related("video"), "result_key"),
     )
-    for kind, pk, key in rows:
-        # It may have come after its place in the listing had passed, or gone with its row.
-        if key not in there and not objects.exists(key) and _still_names(kind, str(pk), key):
-            yield Missing(f"{kind} {pk}", key)
-
-
-def _still_names(kind: str, pk: str, key: str) -> bool:
-    if kind == "video":
-        return Video.objects.present().filter(pk=pk, storage_key=key).exists()
-    return Restoration.objects.filter(pk=pk, result_key=key, status=Restoration.Status.SUCCEEDED).exists()
+    for rows, column in columns:
+        for pk, key in rows.values_list("pk", column).iterator():
+            # It may have come after its place in the listing had passed, or gone with its row.
+            if key in there or objects.exists(key):
+                continue
+            if (row := rows.filter(**{"pk": pk, column: key}).first()) is not None:
+                yield Missing(row, key)
 
 
 # --- This machine's disk --------------------------------------------------------------------------------------

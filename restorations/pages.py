@@ -85,8 +85,7 @@ def _whole_context(restoration: Restoration) -> dict[str, Any]:
 def _history(restoration: Restoration) -> list[tuple[str, datetime]]:
     """Returns what happened and when, credits that came back included, oldest first."""
     lines = [(str(event.get_kind_display()), event.created_at) for event in restoration.events.all()]
-    refund = ledger.refund_of(workspace=restoration.workspace, reference=restoration.reference)
-    if refund is not None:
+    for refund in ledger.refunds_of(workspace=restoration.workspace, reference=restoration.reference):
         words = ngettext("%(n)s credit given back", "%(n)s credits given back", refund.credits)
         lines.append((words % {"n": refund.credits}, refund.created_at))
     return sorted(lines, key=lambda line: line[1])

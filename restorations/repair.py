@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from accounts.models import DataExport
 from gpu_worker.contract import ErrorCode, Stage
-from restorations import dispatch, lifecycle, objects, partial, watching
+from restorations import dispatch, lifecycle, losses, objects, partial, watching
 from restorations.doorbells import Doorbell, ring
 from restorations.links import imports
 from restorations.models import Attempt, Restoration, Video
@@ -47,6 +47,7 @@ def repair() -> None:
         _fail_overdue_queue,
         _end_forsaken,
         _undo_clock_jumps,
+        losses.look_again,
         _ring_again,
         _go_on_with_imports,
     ):
@@ -163,7 +164,13 @@ def _ring_again() -> None:
         range_start=None,
         finished_at__range=(now - MAIL_LIMIT, now - RING_LOST),
     )
-    for restoration in unmailed:
+    lost = Restoration.objects.filter(
+        status=Restoration.Status.LOST,
+        finish_mailed_at=None,
+        range_start=None,
+        status_at__range=(now - MAIL_LIMIT, now - RING_LOST),
+    )
+    for restoration in unmailed | lost:
         ring(Doorbell.MAIL_FINISH, restoration_id=restoration.pk)
     unplayed = Restoration.objects.filter(
         status=Restoration.Status.SUCCEEDED, proxy_wanted_at__lt=now - PROXY_LOST

@@ -148,7 +148,7 @@ def purge() -> None:
         Restoration.objects.filter(pk=restoration.pk).update(
             result_key="", proxy_key="", purged_at=timezone.now()
         )
-    done = Q(status=Restoration.Status.EXPIRED)
+    done = Q(status__in=(Restoration.Status.EXPIRED, Restoration.Status.LOST))
     # The order of the whole may still go on after a preview's segments.
     done |= Q(status=Restoration.Status.SUCCEEDED, range_start=None)
     for restoration in Restoration.objects.filter(done, num_segment_objects__gt=0):

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
 from accounts.permissions import Permission
-from restorations import lifecycle, objects, partial, watching
+from restorations import lifecycle, losses, objects, partial, watching
 from restorations.models import Restoration
 from restorations.pages import restoration_context
 from restorations.views.videos import render_fragment
@@ -90,6 +90,8 @@ def restoration_download(request: WorkspaceRequest, restoration_id: UUID) -> Htt
         objects.confirm(key)
     except objects.ObjectMissing:
         logger.error("object missing restoration=%s key=%s", restoration.pk, key)
+        if restoration.is_downloadable:
+            losses.note([restoration])
         return render(request, "restorations/file_missing.html", {"restoration": restoration}, status=410)
     address = objects.address_to_read(key, seconds=objects.DOWNLOAD_SECONDS, download_name=name)
     return redirect(address)

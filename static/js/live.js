@@ -33,7 +33,7 @@
     const changed = rememberStates(root);
     const sentences = changed.map((element) => element.dataset.announcement).filter(Boolean);
     announce([...new Set(sentences)].join(". "));
-    const gaveBack = changed.some((element) => /^(failed|cancelled)/.test(element.dataset.state));
+    const gaveBack = changed.some((element) => /^(failed|cancelled|lost)/.test(element.dataset.state));
     const badge = document.getElementById("credit-badge");
     if (gaveBack && badge) refetch(badge, badge.href);
   }

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from botocore.config import Config
 from starlette.testclient import TestClient
 
 from restorations.object_server import application
@@ -51,6 +52,17 @@ def bucket(bucket_address, settings) -> str:
     settings.STORAGES = {**settings.STORAGES, "default": backend}
     settings.S3_PUBLIC_ENDPOINT_URL = bucket_address
     return bucket_address
+
+
+@pytest.fixture
+def unreachable(settings) -> None:
+    """Has the site keep its objects in a bucket that nobody serves."""
+    backend = s3_backend(
+        bucket="b", endpoint="http://127.0.0.1:9", region="auto", access_key="k", secret_key="s"
+    )
+    once = Config(retries={"total_max_attempts": 1})
+    backend["OPTIONS"]["client_config"] = backend["OPTIONS"]["client_config"].merge(once)
+    settings.STORAGES = {**settings.STORAGES, "default": backend}
 
 
 @pytest.fixture(params=["files", pytest.param("s3", marks=pytest.mark.services)])

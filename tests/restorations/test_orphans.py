@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from accounts.models import DataExport
-from restorations import objects, orphans, uploads
+from restorations import losses, objects, orphans, uploads
 from restorations.models import LinkImport, Restoration, Video
 from restorations.stores.files import FileStore
 from tests.factories import AttemptFactory, VideoFactory
@@ -41,7 +41,8 @@ def stored(key, content=b"bytes"):
 
 
 def keys():
-    return {item.key for item in objects.walk()}
+    """Everything but the sign by which sweeps know the storage again."""
+    return {item.key for item in objects.walk()} - {losses.SIGN}
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_rows_that_have_lost_their_object_are_told(workspace, capsys):
         restoration__result_key=f"{workspace.pk}/results/d/1.mp4",
         restoration__finished_at=long_ago,
     ).restoration
-    rows = {missing.row for missing in orphans.sweep().missing}
+    rows = {str(missing) for missing in orphans.sweep().missing}
     assert rows == {f"video {video.pk}", f"restoration {lost.pk}"}
     with pytest.raises(CommandError, match="2 rows have lost their object"):
         call_command("sweep_storage")

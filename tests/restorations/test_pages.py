@@ -59,7 +59,7 @@ def test_every_state_has_a_page(alice_client, workspace, status):
 def test_credits_of_failed_work_are_back_at_once_with_a_line_on_the_job(alice_client, workspace):
     restoration = RestorationFactory(video__workspace=workspace)
     lifecycle.fail(restoration, ErrorCode.WORKER_LOST)
-    refund = ledger.refund_of(workspace=workspace, reference=restoration.reference)
+    refund = ledger.refunds_of(workspace=workspace, reference=restoration.reference).get()
     assert refund.credits == 7
     assert abs(refund.created_at - restoration.status_at) < timedelta(seconds=60)
     page = alice_client.get(restoration.get_absolute_url()).content.decode()

@@ -5,13 +5,11 @@ import hashlib
 import json
 
 import pytest
-from botocore.config import Config
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
 
 from restorations import objects
 from restorations.models import Upload, Video
-from seedvr_site.object_storage import s3_backend
 
 pytestmark = pytest.mark.django_db
 
@@ -104,8 +102,8 @@ def test_a_file_whose_parts_were_joined_when_the_site_fell_is_not_sent_again(ali
     assert objects.read_bytes(Video.objects.get().storage_key) == b"aaaaa"
 
 
-def test_while_the_storage_is_away_scripts_are_told_to_wait(alice_client, workspace, settings):
-    settings.STORAGES = {**settings.STORAGES, "default": nowhere()}
+@pytest.mark.usefixtures("unreachable")
+def test_while_the_storage_is_away_scripts_are_told_to_wait(alice_client, workspace):
     answer = begin(alice_client, workspace)
     assert (answer.status_code, answer.json()["is_storage_away"]) == (503, True)
     assert answer.headers["retry-after"] == "30"
@@ -114,17 +112,6 @@ def test_while_the_storage_is_away_scripts_are_told_to_wait(alice_client, worksp
     assert page.status_code == 503
     assert "Nothing is lost" in page.content.decode()
     assert not Upload.objects.exists()
-
-
-def nowhere():
-    """A bucket that nobody serves."""
-    backend = s3_backend(
-        bucket="b", endpoint="http://127.0.0.1:9", region="auto", access_key="k", secret_key="s"
-    )
-    backend["OPTIONS"]["client_config"] = backend["OPTIONS"]["client_config"].merge(
-        Config(retries={"total_max_attempts": 1})
-    )
-    return backend
 
 
 def test_another_person_or_size_begins_anew(alice_client, bob_client, workspace):

@@ -35,7 +35,7 @@ class Command(BaseCommand):
         for begun in report.uploads:
             self.stdout.write(f"forgotten  {begun.key}  begun {begun.begun_at:%Y-%m-%d %H:%M}")
         for missing in report.missing:
-            self.stdout.write(self.style.ERROR(f"no object  {missing.row}  {missing.key}"))
+            self.stdout.write(self.style.ERROR(f"no object  {missing}  {missing.key}"))
         self.stdout.write(str(report))
         if report.missing:
             raise CommandError(f"{len(report.missing)} rows have lost their object.")
