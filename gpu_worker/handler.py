@@ -192,9 +192,15 @@ class _Course:
             num_finished += 1
             kept.add(span, path, plan)
 
+        def on_expected(num_frames: int) -> None:
+            # The site counts what the file holds; of telecined film less comes out.
+            self.reporter.num_frames = num_frames
+
         on_frames(0)
         job = self._job(there, kept.plan)
-        return await self.supervisor.restore(job, on_frames=on_frames, on_segment=on_segment)
+        return await self.supervisor.restore(
+            job, on_frames=on_frames, on_segment=on_segment, on_expected=on_expected
+        )
 
     def _job(self, there: tuple[SegmentSpan, ...], plan: SegmentPlan | None) -> EngineJob:
         request = self.request

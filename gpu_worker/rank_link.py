@@ -63,6 +63,10 @@ class RankEvents:
         self._beaten_at = time.monotonic()
         self._num_frames = 0
 
+    def expect(self, num_frames: int) -> None:
+        """Tells how many frames the result will have."""
+        self._tell({"expected": num_frames, "frames": self._num_frames})
+
     def frames(self, num_done: int) -> None:
         """Notes how many frames are done; the next beat tells it."""
         self._num_frames = num_done

@@ -33,6 +33,7 @@ _STARTS: Final = 3
 _PAUSE_SECONDS: Final = 2.0
 
 OnFrames = Callable[[int], None]
+OnExpected = Callable[[int], None]
 OnSegment = Callable[[SegmentSpan, Path, SegmentPlan | None], None]
 
 
@@ -140,14 +141,24 @@ class Supervisor:
                 return group
         raise AssertionError("unreachable")
 
-    async def restore(self, job: EngineJob, *, on_frames: OnFrames, on_segment: OnSegment) -> Done:
-        """Runs a job on all ranks; `on_frames` hears how many frames they have finished. Raises `WorkerError`.
+    async def restore(
+        self,
+        job: EngineJob,
+        *,
+        on_frames: OnFrames,
+        on_segment: OnSegment,
+        on_expected: OnExpected = lambda _num: None,
+    ) -> Done:
+        """Runs a job on all ranks. Raises `WorkerError`.
 
+        `on_frames` hears how many frames they have finished, `on_expected` how many there will be.
         When the caller is cancelled, the ranks have stopped, or are gone, before this returns.
         """
         frames: dict[int, int] = {}
 
         def hear(rank: int, message: Message) -> None:
+            if "expected" in message:
+                on_expected(int(message["expected"]))
             frames[rank] = max(int(message.get("frames", 0)), frames.get(rank, 0))
             on_frames(sum(frames.values()))
             if "segment" in message:

@@ -21,6 +21,9 @@ class Alone:
     paths: dict[SegmentSpan, Path] = field(default_factory=dict)
     is_cancelled: bool = False
 
+    def expect(self, num_frames: int) -> None:
+        """Whoever listens knows the source."""
+
     def frames(self, num_done: int) -> None:
         """Passes the number on."""
         self.on_frame(num_done)

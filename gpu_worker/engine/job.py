@@ -147,6 +147,9 @@ class JoinReport(Document):
 class Events(Protocol):
     """What an engine's job on one rank calls; all methods may be called from any thread."""
 
+    def expect(self, num_frames: int) -> None:
+        """Tells how many frames will come out of a whole video, as soon as it has been looked through."""
+
     def frames(self, num_done: int) -> None:
         """Tells how many frames of this job this rank has finished; those left out do not count."""
 

@@ -134,6 +134,9 @@ def _attempt(
     """One pass over the video; None when the plan failed, and then nothing of it is held."""
     with closing(VideoSource(job.source)) as source:
         result_format = ResultFormat.of(source, job.output, width=job.width, height=job.height)
+        # A range moves to the borders of latents, which are known when it was read.
+        if job.span is None and source.num_frames:
+            events.expect(source.num_frames)
         restorer = engine.begin(job, source, result_format)
         try:
             with _reading(source, job, events) as reading:

@@ -6,6 +6,7 @@ import threading
 import zipfile
 from pathlib import Path
 
+import av
 import pytest
 
 from gpu_worker.contract import ErrorCode, Output, SegmentPlan, WorkerError
@@ -28,8 +29,13 @@ class Listener:
         self.segments: dict[SegmentSpan, Path] = {}
         self.plans: dict[SegmentSpan, SegmentPlan | None] = {}
         self.num_done = 0
+        self.num_expected = 0
         self.is_cancelled = False
         self._cancel_after = cancel_after
+
+    def expect(self, num_frames: int) -> None:
+        assert self.num_done == 0
+        self.num_expected = num_frames
 
     def frames(self, num_done: int) -> None:
         assert num_done == self.num_done + 1
@@ -90,6 +96,15 @@ def test_two_ranks_make_what_one_makes(tmp_path: Path) -> None:
     assert not ranks[0].segments.keys() & ranks[1].segments.keys()
     for one, other in zip(*(sorted(folder.iterdir()) for folder in folders), strict=True):
         assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["telecined.mpg", "telecined.mkv"])
+def test_what_will_come_out_is_told_before_it_does(name: str, tmp_path: Path) -> None:
+    with av.open(str(samples.path(name))) as container:
+        assert sum(packet.size > 0 for packet in container.demux(video=0)) == 60
+    listener = Listener()
+    done = work(job(tmp_path, name), listener=listener)
+    assert listener.num_expected == done.num_frames == listener.num_done == 48
 
 
 def test_what_is_done_is_left_out_and_the_rest_is_the_same(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def until_restoring(endpoint: EndpointProcess, job_id: str) -> None:
 
 def test_a_video_is_restored(own_endpoint: EndpointProcess, start_worker: Start, storage: Storage) -> None:
     worker = start_worker(own_endpoint)
-    job_id = own_endpoint.run(request(storage, "bigbuckbunny.mp4", res_w=1280, res_h=720, num_frames=132))
+    # The site counts too much where film was telecined: the worker's own count takes over.
+    job_id = own_endpoint.run(request(storage, "bigbuckbunny.mp4", res_w=1280, res_h=720, num_frames=165))
     seen: list[Progress] = []
     while (document := own_endpoint.status(job_id))["status"] in ("IN_QUEUE", "IN_PROGRESS"):
         if "output" in document:
@@ -111,7 +112,10 @@ def test_a_video_is_restored(own_endpoint: EndpointProcess, start_worker: Start,
     assert [progress.sequence for progress in seen] == sorted(progress.sequence for progress in seen)
     assert {progress.stage for progress in seen} >= {Stage.DOWNLOADING, Stage.RESTORING}
     assert max(progress.num_frames_done for progress in seen) <= 132
-    assert {progress.num_frames for progress in seen} == {132}
+    counts = [progress.num_frames for progress in seen]
+    assert set(counts) == {165, 132}
+    assert counts == sorted(counts, reverse=True)
+    assert {progress.num_frames for progress in seen if progress.num_frames_done} == {132}
     assert list(worker.scratch.glob("worker-*/job-*")) == []
     assert "topsecret" not in worker.log.read_text() + own_endpoint.log.read_text()
 
