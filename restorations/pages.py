@@ -20,7 +20,7 @@ from restorations.forecast import time_left
 from restorations.forms import RestorationForm
 from restorations.models import LinkImport, Restoration, SavedSettings, Video
 from restorations.options import UNUSED_BY, to_run_again
-from restorations.quotes import Quote, binding_quote, binding_quotes
+from restorations.quotes import binding_quote, binding_quotes
 from restorations.rejections import Rejection
 
 #: How long the page says what became of an import.
@@ -32,14 +32,14 @@ def video_context(video: Video, form: RestorationForm | None = None) -> dict[str
     form = form or RestorationForm(video=video)
     is_ready = video.status == Video.Status.READY
     options, frames = form.options, form.preview_frames
-    quotes = binding_quotes(video, options) if is_ready else []
+    quotes, preview = binding_quotes(video, options, frames=frames) if is_ready else ([], None)
     return {
         "video": video,
         "form": form,
         "quotes": quotes,
         "quote": next((offer for offer in quotes if offer.preset == options.preset), None),
         "same": reuse.find(video, options) if is_ready else None,
-        "preview": binding_quote(video, options, frames=frames) if is_ready and frames else None,
+        "preview": preview,
         "preview_seconds": snippets.SECONDS,
         "preview_from": float(frames[0] / video.rate) if frames else 0,
         "player_key": video.proxy_key or video.storage_key,
@@ -78,8 +78,11 @@ def _whole_context(restoration: Restoration) -> dict[str, Any]:
     ):
         return {}
     options = to_run_again(restoration)
-    whole: Quote = binding_quote(video, options)
-    return {"whole": whole, "same": reuse.find(video, options), "whole_settings": options.to_form()}
+    return {
+        "whole": binding_quote(video, options),
+        "same": reuse.find(video, options),
+        "whole_settings": options.to_form(),
+    }
 
 
 def _history(restoration: Restoration) -> list[tuple[str, datetime]]:

@@ -87,11 +87,17 @@ _LARGE: Final = 2 * 10**9
 
 
 def quote(
-    video: Video, options: Options, *, frames: Frames | None = None, prices: Prices | None = None
+    video: Video,
+    options: Options,
+    *,
+    frames: Frames | None = None,
+    prices: Prices | None = None,
+    has_previews: bool = True,
 ) -> Quote:
     """Returns the quote for one inspected video and its settings, by the price table in force or a given one.
 
-    It is for the whole, less what previews of it have cost, or for a preview's `frames`.
+    It is for the whole, less what previews of it have cost, or for a preview's `frames`. Who knows that the video
+    has no previews saves looking for them.
     """
     size = output_size(options.preset, width=video.width, height=video.height)
     output = Output(resolved_output(options.output, video))
@@ -99,7 +105,7 @@ def quote(
     num_frames = frames[1] - frames[0] if frames else video.num_frames
     pixels = size.width * size.height * num_frames
     price = _price(prices or price_tables.current(), size, num_frames, model=model.value)
-    previews = [] if frames else reuse.paid_previews(video, options)
+    previews = reuse.paid_previews(video, options) if has_previews and not frames else []
     taken_off = credits_taken_off(price, previews)
     reading = video.width * video.height * frames[0] / 1e6 / _DECODED_A_SECOND if frames else 0
     return Quote(
@@ -164,19 +170,35 @@ def subject(video: Video, options: Options, *, frames: Frames | None = None) -> 
     return f"{what}:{video.pk}:{options.preset}:{options.model}"
 
 
-def binding_quotes(video: Video, options: Options) -> list[Quote]:
-    """Returns a quote for each preset with these settings, stored so that its price holds for 15 minutes."""
-    prices = price_tables.current()
-    return [_stored(video, replace(options, preset=preset), prices) for preset in Restoration.Preset.values]
+def binding_quotes(
+    video: Video, options: Options, *, frames: Frames | None = None
+) -> tuple[list[Quote], Quote | None]:
+    """Returns a quote for each preset with these settings, and one for a preview's `frames`.
+
+    They are stored, so that their prices hold for 15 minutes.
+    """
+    prices, has_previews = price_tables.current(), reuse.has_previews(video)
+    presets = [
+        _stored(video, replace(options, preset=preset), prices, has_previews=has_previews)
+        for preset in Restoration.Preset.values
+    ]
+    return presets, _stored(video, options, prices, frames=frames) if frames else None
 
 
-def binding_quote(video: Video, options: Options, *, frames: Frames | None = None) -> Quote:
-    """Returns one quote as `binding_quotes` does: for the whole, or for a preview."""
-    return _stored(video, options, price_tables.current(), frames=frames)
+def binding_quote(video: Video, options: Options) -> Quote:
+    """Returns the quote for the whole with these settings, stored like the others."""
+    return _stored(video, options, price_tables.current())
 
 
-def _stored(video: Video, options: Options, prices: Prices, *, frames: Frames | None = None) -> Quote:
-    offer = quote(video, options, frames=frames, prices=prices)
+def _stored(
+    video: Video,
+    options: Options,
+    prices: Prices,
+    *,
+    frames: Frames | None = None,
+    has_previews: bool = True,
+) -> Quote:
+    offer = quote(video, options, frames=frames, prices=prices, has_previews=has_previews)
     stored = offers.make(
         workspace=video.workspace,
         subject=subject(video, options, frames=frames),

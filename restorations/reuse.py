@@ -52,6 +52,12 @@ def previews(video: Video, options: Options) -> RestorationQuerySet:
     return _equal(video, options).filter(range_start__isnull=False, credited_to=None)
 
 
+def has_previews(video: Video) -> bool:
+    """Returns whether a video has previews, of any settings."""
+    mine = Restoration.objects.for_workspace(video.workspace)
+    return mine.filter(_content(video), range_start__isnull=False).exists()
+
+
 def paid_previews(video: Video, options: Options) -> list[Restoration]:
     """Returns the previews whose price comes off an order, the last one first.
 
@@ -77,7 +83,12 @@ def _equal(video: Video, options: Options) -> RestorationQuerySet:
     assert set(wanted) == set(SETTINGS)
     if options.seed is not None:
         wanted["seed"] = options.seed
+    return Restoration.objects.for_workspace(video.workspace).filter(_content(video), **wanted)
+
+
+def _content(video: Video) -> Q:
+    """Fits what was ordered of a video, and of copies of it in the same workspace."""
     content = Q(video=video)
     if video.sha256:
         content |= Q(video__sha256=video.sha256, video__workspace=video.workspace_id)
-    return Restoration.objects.for_workspace(video.workspace).filter(content, **wanted)
+    return content

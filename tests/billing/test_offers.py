@@ -30,7 +30,7 @@ def publish(pixels_per_credit):
 
 
 def shown(video, preset="1080p"):
-    return next(offer for offer in binding_quotes(video, Options(preset=preset)) if offer.preset == preset)
+    return next(offer for offer in binding_quotes(video, Options(preset=preset))[0] if offer.preset == preset)
 
 
 def order(video, alice, offer, preset="1080p"):

@@ -68,6 +68,7 @@ def test_what_is_missing_is_bought_and_the_form_is_as_it_was(buyer: Person, twin
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
     expect(page.locator("#quote button.button-primary")).to_be_visible(timeout=20_000)
     page.locator("label:has(input[name=preset][value='720p'])").click()
+    expect(page.locator("#quote")).to_contain_text("8 credits are missing")
     page.click("summary:has-text('More settings')")
     page.fill("input[name=seed]", "77")
     page.select_option("select[name=output]", "prores")
