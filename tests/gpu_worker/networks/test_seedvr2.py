@@ -148,6 +148,20 @@ def test_a_worker_without_room_for_the_plan_keeps_what_is_finished(
     assert all(plan is not None and plan.window_length < 8 for plan in again.plans.values())
 
 
+def test_a_preview_makes_the_segments_that_the_whole_would_make(
+    tmp_path: Path, clip: Path, engine: SeedVR2Engine
+) -> None:
+    """In mid-shot on both sides: the frames around the range are context to the preview, too."""
+    span = (26, 50)
+    preview = job(clip, tmp_path / "preview", span=span)
+    done = work(preview, engine)
+    whole = job(clip, tmp_path / "whole", pins=(span,))
+    work(whole, engine)
+    made = files(preview.folder)
+    assert len(made) == len(done.segments) < len(files(whole.folder))
+    assert made.items() <= files(whole.folder).items()
+
+
 def test_a_job_that_breaks_off_leaves_no_tensor_and_a_usable_engine(
     tmp_path: Path, clip: Path, engine: SeedVR2Engine
 ) -> None:
