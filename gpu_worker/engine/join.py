@@ -73,8 +73,9 @@ def join(
         if result_format.output is not Output.PNG:
             return job.movie(segments, result)
         if result_format.is_image:
-            only_picture(segments, result)
-            return Joined(measured=_measured_pictures(result_format, 1, sound=None))
+            only_picture(segments, result, profile=source.still.profile)
+            lost = (source.still.lost,) if source.still.lost else ()
+            return Joined(measured=_measured_pictures(result_format, 1, sound=None), lost=lost)
         return job.sequence(segments, result)
 
 

@@ -19,6 +19,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from gpu_worker.engine.formats import ResultFormat
+from gpu_worker.engine.stills import with_profile
 
 _TICKS: Final = "ticks.json"
 _COPY_BYTES: Final = 1 << 20
@@ -95,10 +96,11 @@ def join_sequence(
     return num_frames
 
 
-def only_picture(segments: Sequence[Path], result: Path) -> None:
-    """Writes the first picture of the segments as a file of its own."""
+def only_picture(segments: Sequence[Path], result: Path, *, profile: bytes = b"") -> None:
+    """Writes the first picture of the segments as a file of its own, with an ICC profile where there is one."""
     with zipfile.ZipFile(segments[0]) as archive:
-        result.write_bytes(archive.read(_frames(archive)[0]))
+        picture = archive.read(_frames(archive)[0])
+    result.write_bytes(with_profile(picture, profile) if profile else picture)
 
 
 def _frames(archive: zipfile.ZipFile) -> list[str]:

@@ -30,6 +30,7 @@ from gpu_worker.engine.filters import Shape
 from gpu_worker.engine.pictures import Picture, read_pictures
 from gpu_worker.engine.progressive import Moment, num_progressive, upright_frames
 from gpu_worker.engine.side_data import Orientation, orientation, side_data, turned
+from gpu_worker.engine.stills import Still, read_still
 from gpu_worker.engine.timeline import Timeline, find_timeline
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,6 @@ class VideoSource:
         attached = side_data(first, self._stream.codec_context.codec.canonical_name)
         self.hdr = Hdr.of(attached)
         self._first_rotation = round(first.rotation) % 360
-        self._orientation = orientation(attached, self._first_rotation)
         bits = max(component.bits for component in first.format.components)
         # Telecined film is put together in 8 bits.
         self.is_deep = bits > 8 and self.fields.scan is not Scan.TELECINED
@@ -78,6 +78,12 @@ class VideoSource:
         self.width, self.height = first.width, first.height
         names = set(self._container.format.name.split(","))
         self.is_image = bool(names & _STILLS) or any(name.endswith("_pipe") for name in names)
+        self.still = read_still(path) if self.is_image else Still()
+        self._orientation = orientation(attached, self._first_rotation)
+        told = self.still.orientation
+        # Both have to agree which side is up or down: the result has the size of ffmpeg's answer.
+        if told is not None and (told[0] == 0) == (self._orientation[0] == 0):
+            self._orientation = told
 
     def pictures(self) -> Iterator[tuple[Picture, Luma]]:
         """Yields each frame as a picture and as a small frame of brightness. Raises `WorkerError`."""

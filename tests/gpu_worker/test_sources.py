@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from gpu_worker.contract import ErrorCode, Output, WorkerError
 from gpu_worker.engine.formats import ResultFormat
@@ -176,19 +176,45 @@ def test_a_photo_with_a_profile_and_exif_ends_no_process(suffix: str, tmp_path: 
     subprocess.run([sys.executable, "-c", code, str(photo)], check=True, cwd=REPOSITORY)
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_photo_stands_upright(orientation: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_seen_as_its_camera_says(orientation: int, suffix: str, tmp_path: Path) -> None:
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[:20, :30] = 255
-    photo = Image.fromarray(pixels)
+    path, photo = tmp_path / f"photo{suffix}", Image.fromarray(pixels)
     exif = photo.getexif()
     exif[0x0112] = orientation
-    photo.save(tmp_path / "photo.jpg", exif=exif, quality=95)
-    found = pictures(tmp_path / "photo.jpg")[0].astype(int)
-    turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
-    wanted = np.rot90(pixels.astype(int), turns)
+    photo.save(path, exif=exif, quality=95)
+    found = pictures(path)[0].astype(int)
+    with Image.open(path) as opened:
+        wanted = np.asarray(ImageOps.exif_transpose(opened).convert("RGB")).astype(int)
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])
+def test_a_photo_keeps_its_color_profile(suffix: str, tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = tmp_path / f"photo{suffix}"
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(photo, icc_profile=profile)
+    result, joined = restored(photo, tmp_path, Output.PNG)
+    assert not joined.lost
+    with Image.open(result) as opened:
+        opened.load()
+        assert opened.info["icc_profile"] == profile
+        assert not {"srgb", "gamma", "chromaticity"} & set(opened.info), "no two answers"
+        assert abs(int(opened.getpixel((24, 16))[0]) - 90) < 3
+    assert b"cICP" not in result.read_bytes()
+
+
+def test_a_profile_that_is_not_for_rgb_is_named_as_lost(tmp_path: Path) -> None:
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(np.full((32, 48, 3), 90, np.uint8)).save(tmp_path / "photo.png", icc_profile=lab)
+    result, joined = restored(tmp_path / "photo.png", tmp_path, Output.PNG)
+    (lost,) = joined.lost
+    assert lost.startswith("color profile (Lab")
+    with Image.open(result) as opened:
+        assert "icc_profile" not in opened.info
 
 
 @pytest.mark.parametrize(
