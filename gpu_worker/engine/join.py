@@ -74,7 +74,7 @@ def join(
             return job.movie(segments, result)
         if result_format.is_image:
             only_picture(segments, result, profile=source.still.profile)
-            lost = (source.still.lost,) if source.still.lost else ()
+            lost = (Lost("video", source.still.lost),) if source.still.lost else ()
             return Joined(measured=_measured_pictures(result_format, 1, sound=None), lost=lost)
         return job.sequence(segments, result)
 
