@@ -19,6 +19,8 @@ from restorations.stores.s3 import S3Store
 
 #: Parts of an upload that nobody completes are deleted by the bucket itself; the site forgets them a day earlier.
 UNFINISHED_DAYS: Final = 3
+#: S3 takes no smaller parts but the last.
+_PART_BYTES: Final = 5 * 2**20
 _RULE: Final = "unfinished-uploads"
 _FOREIGN_ORIGIN: Final = "https://elsewhere.example"
 #: What a store answers for a request that it knows but does not offer.
@@ -167,7 +169,7 @@ def _put(http: httpx.Client, key: str) -> None:
 
 def _parts(http: httpx.Client, key: str) -> None:
     content = b"a part"
-    upload_id = objects.create_multipart(key, has_checksums=True)
+    upload_id = objects.create_multipart(key, part_bytes=_PART_BYTES, has_checksums=True)
     checksum = _sha256(content)
     signed = objects.address_of_part(key, upload_id, 1, num_bytes=len(content), sha256=checksum)
     answer = http.put(signed.url, content=content, headers=signed.headers)
@@ -178,7 +180,7 @@ def _parts(http: httpx.Client, key: str) -> None:
 
 
 def _wrong_part(http: httpx.Client, key: str) -> None:
-    upload_id = objects.create_multipart(key, has_checksums=True)
+    upload_id = objects.create_multipart(key, part_bytes=_PART_BYTES, has_checksums=True)
     try:
         signed = objects.address_of_part(key, upload_id, 1, num_bytes=6, sha256=_sha256(b"a part"))
         answer = http.put(signed.url, content=b"A part", headers=signed.headers)

@@ -11,6 +11,8 @@ import errno
 import hashlib
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -66,12 +68,27 @@ async def read_object(request: Request) -> Response:
 async def write_object(request: Request) -> Response:
     """Answers PUT of a whole object or of one part; the answer's ETag is the MD5 of the bytes, as S3's."""
     claim = _claim(request, files.PUT, files.PART)
-    staged, etag = await _receive(request, claim)
-    try:
-        await anyio.to_thread.run_sync(_keep, claim, staged, etag)
-    except objects.ObjectMissing:
-        raise HTTPException(404, "This upload was cancelled.") from None
+    with _room(claim):
+        staged, etag = await _receive(request, claim)
+        try:
+            await anyio.to_thread.run_sync(_keep, claim, staged, etag)
+        except objects.ObjectMissing:
+            raise HTTPException(404, "This upload was cancelled.") from None
+        except objects.PartsMismatch:
+            raise HTTPException(413, "This part is larger than the parts of this upload.") from None
     return Response(headers={"ETag": f'"{etag}"'})
+
+
+@contextmanager
+def _room(claim: files.Claim) -> Iterator[None]:
+    """Answers 507 when the disk is full."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.exception("storage is full key=%s", claim.key)
+        raise HTTPException(507, "There is no room left here. Please try again later.") from None
 
 
 def _keep(claim: files.Claim, staged: Path, etag: str) -> None:
@@ -125,12 +142,6 @@ async def _receive(request: Request, claim: files.Claim) -> tuple[Path, str]:
     except ClientDisconnect:
         staged.unlink()
         raise HTTPException(400, "The connection was cut.") from None
-    except OSError as exc:
-        staged.unlink()
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        logger.exception("storage is full key=%s", claim.key)
-        raise HTTPException(507, "There is no room left here. Please try again later.") from None
     except BaseException:
         staged.unlink()
         raise

@@ -212,9 +212,12 @@ def part_bytes_for(num_bytes: int, *, at_least: int) -> int:
     return at_least if needed <= at_least else -(-needed // 2**20) * 2**20
 
 
-def create_multipart(key: str, *, has_checksums: bool = False) -> str:
-    """Begins an upload in parts and returns its id; with checksums, each part has to be signed with its own."""
-    return store().create_multipart(key, has_checksums=has_checksums)
+def create_multipart(key: str, *, part_bytes: int, has_checksums: bool = False) -> str:
+    """Begins an upload in parts of `part_bytes` and a last one of at most that, and returns its id.
+
+    With checksums, each part has to be signed with its own.
+    """
+    return store().create_multipart(key, part_bytes=part_bytes, has_checksums=has_checksums)
 
 
 def address_of_part(
@@ -297,7 +300,7 @@ class WorkerMultipart:
 def worker_multipart(key: str, *, num_bytes: int) -> WorkerMultipart:
     """Begins an upload in parts for a result of up to `num_bytes`; without a completion it is aborted in time."""
     part_bytes = max(_MIN_WORKER_PART, -(-num_bytes // (_WORKER_PARTS * 2**20)) * 2**20)
-    upload_id = create_multipart(key)
+    upload_id = create_multipart(key, part_bytes=part_bytes)
     numbers = range(1, -(-num_bytes // part_bytes) + 1)
     signed = (
         store().address_of_part(key, upload_id, number, num_bytes=None, seconds=WORKER_SECONDS, sha256="")

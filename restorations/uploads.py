@@ -51,14 +51,15 @@ def begin(
         objects.delete([begun.storage_key])
         begun.delete()
     key = source_key(workspace, file_name)
+    part_bytes = objects.part_bytes_for(size_bytes, at_least=settings.UPLOAD_PART_BYTES)
     upload = Upload.objects.create(
         workspace=workspace,
         created_by=user,
         file_name=file_name,
         size_bytes=size_bytes,
-        part_bytes=objects.part_bytes_for(size_bytes, at_least=settings.UPLOAD_PART_BYTES),
+        part_bytes=part_bytes,
         storage_key=key,
-        storage_upload_id=objects.create_multipart(key, has_checksums=has_checksums),
+        storage_upload_id=objects.create_multipart(key, part_bytes=part_bytes, has_checksums=has_checksums),
         has_checksums=has_checksums,
     )
     return upload, True

@@ -80,7 +80,7 @@ class Intake:
             settings.UPLOAD_MAX_BYTES if announced is None else announced,
             at_least=settings.UPLOAD_PART_BYTES,
         )
-        self.upload_id = objects.create_multipart(self._key)
+        self.upload_id = objects.create_multipart(self._key, part_bytes=self.part_bytes)
         self._parts, self._digest = [], hashlib.sha256()
         self.num_bytes_before = 0
 

@@ -125,8 +125,11 @@ class Store(Protocol):
     def walk(self) -> Iterator[StoredObject]:
         """Lists every object."""
 
-    def create_multipart(self, key: str, *, has_checksums: bool) -> str:
-        """Begins an upload in parts and returns its id; with checksums, each part has to come with its own."""
+    def create_multipart(self, key: str, *, part_bytes: int, has_checksums: bool) -> str:
+        """Begins an upload in parts of `part_bytes` and a last one of at most that, and returns its id.
+
+        With checksums, each part has to come with its own.
+        """
 
     def address_of_part(
         self, key: str, upload_id: str, number: int, *, num_bytes: int | None, seconds: int, sha256: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import time
@@ -17,7 +18,8 @@ from typing import IO, Final
 from django.core import signing
 from django.core.files.storage.filesystem import FileSystemStorage
 
-from restorations.stores import BegunUpload, ObjectMissing, Part, PartsMismatch, SignedPart, StoredObject
+from restorations.stores import BegunUpload, ObjectMissing, Part, SignedPart, StoredObject
+from restorations.stores.parts import PartsFolder
 
 GET: Final = "get"
 PUT: Final = "put"
@@ -162,11 +164,9 @@ class FileStore:
 
     # --- Uploads in parts -----------------------------------------------------------------------------------
 
-    def create_multipart(self, key: str, *, has_checksums: bool) -> str:
+    def create_multipart(self, key: str, *, part_bytes: int, has_checksums: bool) -> str:
         upload_id = uuid.uuid4().hex
-        folder = self._parts_folder(upload_id)
-        folder.mkdir(parents=True)
-        (folder / "key").write_text(key)
+        self._parts(upload_id).create(key=key, part_bytes=part_bytes, staged=self.staging_path())
         return upload_id
 
     def address_of_part(
@@ -189,61 +189,38 @@ class FileStore:
         return _address(claim, "complete")
 
     def save_part(self, upload_id: str, number: int, staged: Path, etag: str) -> None:
-        """Keeps a staged part; a part sent again replaces the first. Raises `ObjectMissing` after an abort."""
-        folder = self._parts_folder(upload_id)
-        target = folder / f"{number:05d}.{etag}"
+        """Keeps a staged part, which goes; a part sent again replaces the first.
+
+        Raises `ObjectMissing` after an abort, `PartsMismatch` for one that is too large.
+        """
         try:
-            staged.replace(target)
-        except FileNotFoundError:
-            staged.unlink(missing_ok=True)
-            raise ObjectMissing(upload_id) from None
-        for other in folder.glob(f"{number:05d}.*"):
-            if other != target:
-                other.unlink(missing_ok=True)
+            with staged.open("rb") as content:
+                size = os.fstat(content.fileno()).st_size
+                self._parts(upload_id).save(number, content, size=size, etag=etag)
+        finally:
+            staged.unlink()
 
     def put_part(self, key: str, upload_id: str, number: int, content: bytes) -> Part:
-        staged = self.staging_path()
-        try:
-            staged.write_bytes(content)
-            etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            self.save_part(upload_id, number, staged, etag)
-        finally:
-            staged.unlink(missing_ok=True)
-        return Part(number, len(content), etag)
+        part = Part(number, len(content), hashlib.md5(content, usedforsecurity=False).hexdigest())
+        self._parts(upload_id).save(number, io.BytesIO(content), size=part.size, etag=part.etag)
+        return part
 
     def list_parts(self, key: str, upload_id: str) -> list[Part]:
-        folder = self._parts_folder(upload_id)
-        if not folder.is_dir():
-            raise ObjectMissing(upload_id)
-        found = sorted(folder.glob("*.*"))
-        return [Part(int(file.name[:5]), file.stat().st_size, file.name[6:]) for file in found]
+        return self._parts(upload_id).parts()
 
     def join_parts(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        files = [self._parts_folder(upload_id) / f"{part.number:05d}.{part.etag}" for part in parts]
-        if not all(file.is_file() for file in files):
-            raise PartsMismatch(f"upload {upload_id}: a part has another tag")
-        staged = self.staging_path()
-        try:
-            with staged.open("wb") as whole:
-                for part in parts:
-                    with (self._parts_folder(upload_id) / f"{part.number:05d}.{part.etag}").open(
-                        "rb"
-                    ) as file:
-                        shutil.copyfileobj(file, whole, _COPY_BYTES)
-            self.save_file(key, staged)
-        finally:
-            staged.unlink(missing_ok=True)
-        # Only now: a crash in between leaves the parts, and joining them again gives the same object.
+        self._parts(upload_id).join(parts, lambda whole: self.save_file(key, whole))
+        # What is left of the folder; after a crash in between, the sweep finds it.
         self.abort_multipart(key, upload_id)
 
     def abort_multipart(self, key: str, upload_id: str) -> None:
-        shutil.rmtree(self._parts_folder(upload_id), ignore_errors=True)
+        self._parts(upload_id).delete()
 
     def multiparts(self) -> Iterator[BegunUpload]:
         for folder in self.path(_PARTS).glob("*"):
             try:
-                yield BegunUpload((folder / "key").read_text(), folder.name, _moment(folder.stat()))
-            except FileNotFoundError:
+                yield PartsFolder(folder).begun()
+            except ObjectMissing:
                 continue
 
     def sweep_staging(self, older_than: datetime) -> int:
@@ -251,12 +228,15 @@ class FileStore:
         num_deleted = 0
         for file in self.path(_STAGING).glob("*"):
             if _moment(file.stat()) < older_than:
-                file.unlink(missing_ok=True)
+                if file.is_dir():
+                    shutil.rmtree(file, ignore_errors=True)
+                else:
+                    file.unlink(missing_ok=True)
                 num_deleted += 1
         return num_deleted
 
-    def _parts_folder(self, upload_id: str) -> Path:
-        return self.path(f"{_PARTS}/{upload_id}")
+    def _parts(self, upload_id: str) -> PartsFolder:
+        return PartsFolder(self.path(f"{_PARTS}/{upload_id}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,7 @@ class S3Store:
 
     # --- Uploads in parts -----------------------------------------------------------------------------------
 
-    def create_multipart(self, key: str, *, has_checksums: bool) -> str:
+    def create_multipart(self, key: str, *, part_bytes: int, has_checksums: bool) -> str:
         checksums = {"ChecksumAlgorithm": "SHA256"} if has_checksums and self._has_part_checksums else {}
         with _errors(key):
             begun = self.client.create_multipart_upload(

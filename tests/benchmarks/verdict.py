@@ -76,7 +76,7 @@ def measure(file: Path) -> dict[str, float]:
     from restorations.stores.files import FileStore
 
     key = f"bench/sources/{file.name}"
-    upload_id = objects.create_multipart(key)
+    upload_id = objects.create_multipart(key, part_bytes=PART_BYTES)
     is_local = isinstance(objects.store(), FileStore)
     parts = []
     with (

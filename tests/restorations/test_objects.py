@@ -1,6 +1,7 @@
 """Stored objects under signed addresses: ranges, limits, forgery, parts. Every test runs on both stores."""
 
 import base64
+import errno
 import hashlib
 import io
 import time
@@ -10,6 +11,7 @@ from django.core.exceptions import SuspiciousFileOperation
 
 from restorations import objects
 from restorations.stores import files
+from restorations.stores.parts import PartsFolder
 
 CONTENT = bytes(range(256)) * 40
 #: S3 takes no smaller part, except for the last.
@@ -170,7 +172,7 @@ def send_part(http, key, upload_id, number, content):
 
 def test_parts_are_listed_and_joined(http):
     key = "w1/sources/joined.mp4"
-    upload_id = objects.create_multipart(key, has_checksums=True)
+    upload_id = objects.create_multipart(key, part_bytes=len(PART), has_checksums=True)
     parts = [send_part(http, key, upload_id, n, c) for n, c in [(2, b"world"), (1, PART)]]
     assert [(p.number, p.size) for p in objects.list_parts(key, upload_id)] == [(1, len(PART)), (2, 5)]
     assert [(u.key, u.upload_id) for u in objects.multiparts() if u.key == key] == [(key, upload_id)]
@@ -182,7 +184,7 @@ def test_parts_are_listed_and_joined(http):
 
 
 def test_a_part_sent_again_replaces_the_first(http):
-    upload_id = objects.create_multipart(KEY, has_checksums=True)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART), has_checksums=True)
     send_part(http, KEY, upload_id, 1, b"first")
     part = send_part(http, KEY, upload_id, 1, b"again")
     objects.complete_multipart(KEY, upload_id, parts=[part], checksums={1: checksum(b"again")})
@@ -190,7 +192,7 @@ def test_a_part_sent_again_replaces_the_first(http):
 
 
 def test_joining_twice_is_joining_once(http):
-    upload_id = objects.create_multipart(KEY, has_checksums=True)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART), has_checksums=True)
     part = send_part(http, KEY, upload_id, 1, b"once")
     for _ in range(2):
         objects.complete_multipart(KEY, upload_id, parts=[part], checksums={1: checksum(b"once")})
@@ -198,7 +200,7 @@ def test_joining_twice_is_joining_once(http):
 
 
 def test_missing_parts_are_noticed_and_nothing_is_lost(http):
-    upload_id = objects.create_multipart(KEY, has_checksums=True)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART), has_checksums=True)
     part = send_part(http, KEY, upload_id, 2, b"second")
     for named in ([part], [], [(1, part[1]), part]):
         with pytest.raises(objects.PartsMismatch):
@@ -207,7 +209,7 @@ def test_missing_parts_are_noticed_and_nothing_is_lost(http):
 
 
 def test_a_part_with_another_tag_is_not_joined(http):
-    upload_id = objects.create_multipart(KEY)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART))
     number, tag = send_part(http, KEY, upload_id, 1, b"part")
     with pytest.raises(objects.PartsMismatch):
         objects.complete_multipart(KEY, upload_id, parts=[(number, "0" * 32)])
@@ -217,14 +219,14 @@ def test_a_part_with_another_tag_is_not_joined(http):
 
 @pytest.mark.parametrize("sent", [b"other bytes", b"longer than what was signed", b"short"])
 def test_a_part_that_is_not_what_was_signed_is_refused(http, sent):
-    upload_id = objects.create_multipart(KEY, has_checksums=True)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART), has_checksums=True)
     signed = objects.address_of_part(KEY, upload_id, 1, num_bytes=11, sha256=checksum(b"these bytes"))
     assert 400 <= http.put(signed.url, content=sent, headers=signed.headers).status_code < 500
     assert objects.list_parts(KEY, upload_id) == []
 
 
 def test_a_part_of_an_aborted_upload_is_refused(http):
-    upload_id = objects.create_multipart(KEY)
+    upload_id = objects.create_multipart(KEY, part_bytes=len(PART))
     signed = objects.address_of_part(KEY, upload_id, 1, num_bytes=4)
     for _ in range(2):
         objects.abort_multipart(KEY, upload_id)
@@ -310,3 +312,51 @@ def test_a_full_disk_is_said_and_nothing_half_is_kept(http, folder, monkeypatch,
     assert "no room left" in answer.text
     assert not objects.exists(key)
     assert not full.is_symlink(), "nothing staged is left"
+
+
+@only_files
+def test_joining_moves_no_bytes_and_nothing_reaches_them_afterwards(http, folder):
+    upload_id = objects.create_multipart(KEY, part_bytes=8)
+    late = objects.address_of_part(KEY, upload_id, 1, num_bytes=8)
+    parts = [send_part(http, KEY, upload_id, 2, b"end"), send_part(http, KEY, upload_id, 1, b"8 bytes!")]
+    written = next(folder.path(".parts").glob(f"{upload_id}/whole")).stat().st_ino
+    objects.complete_multipart(KEY, upload_id, parts=parts[::-1])
+    assert folder.path(KEY).stat().st_ino == written
+    assert http.put(late.url, content=b"too late").status_code == 404
+    assert objects.read_bytes(KEY) == b"8 bytes!end"
+    assert not folder.path(".parts").joinpath(upload_id).exists()
+
+
+@only_files
+def test_a_part_stays_in_its_place(http, folder):
+    upload_id = objects.create_multipart(KEY, part_bytes=4)
+    parts = [
+        send_part(http, KEY, upload_id, n, content) for n, content in ((1, b"aaaa"), (2, b"bbbb"), (3, b"c"))
+    ]
+    any_length = objects.address_of_part(KEY, upload_id, 1)
+    assert http.put(any_length.url, content=b"longer than a part").status_code == 413
+    assert [part.size for part in objects.list_parts(KEY, upload_id)] == [4, 4, 1]
+    # A shorter one may be kept, for the last part may be sent before it is known to be the last; the rest lies behind.
+    parts[1] = send_part(http, KEY, upload_id, 2, b"b")
+    with pytest.raises(objects.PartsMismatch):
+        objects.complete_multipart(KEY, upload_id, parts=parts)
+    parts[1] = send_part(http, KEY, upload_id, 2, b"BBBB")
+    objects.complete_multipart(KEY, upload_id, parts=parts)
+    assert objects.read_bytes(KEY) == b"aaaaBBBBc"
+
+
+@only_files
+def test_a_part_whose_writer_falls_has_not_arrived(http, folder):
+    upload_id = objects.create_multipart(KEY, part_bytes=4)
+    parts = [send_part(http, KEY, upload_id, 1, b"aaaa"), send_part(http, KEY, upload_id, 2, b"bbbb")]
+
+    class Falls:
+        def read(self, _num_bytes):
+            raise OSError(errno.EIO, "the disk fails")
+
+    with pytest.raises(OSError, match="disk fails"):
+        PartsFolder(folder.path(f".parts/{upload_id}")).save(1, Falls(), size=4, etag="0" * 32)
+    assert [part.number for part in objects.list_parts(KEY, upload_id)] == [2]
+    assert send_part(http, KEY, upload_id, 1, b"aaaa") == parts[0]
+    objects.complete_multipart(KEY, upload_id, parts=parts)
+    assert objects.read_bytes(KEY) == b"aaaabbbb"

@@ -153,7 +153,7 @@ def test_a_wrong_database_removes_nothing(workspace, a_week_later, monkeypatch):
 
 def test_an_upload_in_parts_that_nobody_knows_is_aborted_and_others_go_on(workspace, alice, a_week_later):
     mine, _new = uploads.begin(workspace=workspace, user=alice, file_name="a.mp4", size_bytes=5)
-    forgotten = objects.create_multipart(f"{workspace.pk}/sources/lost.mp4")
+    forgotten = objects.create_multipart(f"{workspace.pk}/sources/lost.mp4", part_bytes=5)
     assert forgotten in {begun.upload_id for begun in objects.multiparts()}
     assert [begun.upload_id for begun in orphans.sweep().uploads] == [forgotten]
     assert {begun.upload_id for begun in objects.multiparts()} == {mine.storage_upload_id}
@@ -165,7 +165,7 @@ def test_what_has_come_of_an_import_is_kept_until_it_ends(workspace, a_week_late
         workspace=workspace,
         link="https://films.example/",
         storage_key=key,
-        storage_upload_id=objects.create_multipart(key),
+        storage_upload_id=objects.create_multipart(key, part_bytes=5),
     )
     assert orphans.sweep().uploads == []
     # Its worker was killed, and cannot clean up.
@@ -175,7 +175,7 @@ def test_what_has_come_of_an_import_is_kept_until_it_ends(workspace, a_week_late
 
 
 def test_an_upload_in_parts_of_today_goes_on(workspace):
-    upload_id = objects.create_multipart(f"{workspace.pk}/results/r/1.mp4")
+    upload_id = objects.create_multipart(f"{workspace.pk}/results/r/1.mp4", part_bytes=5)
     orphans.sweep()
     assert upload_id in {begun.upload_id for begun in objects.multiparts()}
 
