@@ -39,7 +39,7 @@ def test_a_link_becomes_a_video_while_one_looks_on(alice: Person, elsewhere: Fil
     row.get_by_role("link", name="Open").click()
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"))
     expect(page.locator("h1")).to_have_text("big buck bunny")
-    expect(page.locator("#quote button[type=submit]")).to_be_visible()
+    expect(page.locator("#quote button.button-primary")).to_be_visible(timeout=20_000)
     assert elsewhere.calls[-1].num_bytes_sent == len(CONTENT)
 
 
