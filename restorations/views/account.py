@@ -17,6 +17,7 @@ from accounts.models import DataExport, User, Workspace
 from accounts.rate_limits import rate_limited
 from billing.ledger import balance
 from restorations import data_export as exports
+from restorations import objects
 from restorations.models import Restoration
 
 
@@ -45,6 +46,11 @@ def data_export_download(request: HttpRequest, export_id: UUID) -> HttpResponse:
     export = get_object_or_404(DataExport.objects.of(cast(User, request.user)), pk=export_id)
     if not export.is_ready:
         raise Http404
+    # While the storage is away, a page says so; beyond this redirect the browser would show its own error.
+    try:
+        objects.confirm(export.storage_key)
+    except objects.ObjectMissing:
+        raise Http404 from None
     return redirect(exports.address_of(export))
 
 
