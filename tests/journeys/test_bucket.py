@@ -179,41 +179,37 @@ def test_a_storage_that_goes_away_and_comes_back_loses_nothing(
     bob.restore()
     bob.wait_for_status("succeeded")
     result = page.url
-    download = page.get_by_role("link", name=re.compile("Download"))
 
-    # A player that has nothing in its cache says so, and so does a download.
-    storage.stop()
-    elsewhere = browser.new_context(storage_state=context.storage_state())
-    player = elsewhere.new_page()
-    player.goto(result)
-    notice = player.locator("[data-playback-notice]")
-    expect(notice).to_contain_text("The storage does not answer at the moment", timeout=PATIENCE)
-    download.first.click()
-    expect(page.locator("h1")).to_have_text("The storage does not answer", timeout=PATIENCE)
-
-    # It stays away: a reason, a button, and only the rest is sent.
+    # It stays away: a reason and a button.
     sent.clear()
     page.clock.install()
     page.goto(home)
     page.route(re.compile("partNumber=2"), without_storage, times=1)
-    storage.start()
     bob.choose(source.rename(tmp_path / "other.mp4"))
     expect(row).to_contain_text("The storage does not answer at the moment", timeout=PATIENCE)
     page.clock.fast_forward("06:00")
-    expect(row).to_contain_text(
-        "The storage has not answered for five minutes. What has arrived is kept", timeout=PATIENCE
-    )
+    reason = "The storage has not answered for five minutes. What has arrived is kept"
+    expect(row).to_contain_text(reason, timeout=PATIENCE)
+
+    # Meanwhile a player that has nothing in its cache says so, and so does a download.
+    elsewhere = browser.new_context(storage_state=context.storage_state())
+    player, download = elsewhere.new_page(), elsewhere.new_page()
+    player.goto(result)
+    notice = player.locator("[data-playback-notice]")
+    expect(notice).to_contain_text("The storage does not answer at the moment", timeout=PATIENCE)
+    download.goto(result)
+    download.get_by_role("link", name=re.compile("Download")).first.click()
+    expect(download.locator("h1")).to_have_text("The storage does not answer", timeout=PATIENCE)
+
+    # It is back: the rest is sent, the player comes back by itself, and the download's page leads to the file.
     storage.start()
     row.get_by_role("button", name="Try again").click()
     page.wait_for_url(re.compile(r"/videos/[0-9a-f-]+/$"), timeout=2 * PATIENCE)
     assert (sent.count(1), sent.count(3)) == (1, 1), sent
-
-    # The player has come back by itself meanwhile.
     expect(notice).to_be_hidden(timeout=PATIENCE)
     expect(player.locator("[data-after]")).to_have_js_property("readyState", 4, timeout=PATIENCE)
-    page.goto(result)
-    with page.expect_download() as downloaded:
-        download.first.click()
+    with download.expect_download() as downloaded:
+        download.get_by_role("link", name="Try again").click()
     assert downloaded.value.path().stat().st_size > 0
     elsewhere.close()
     context.close()
