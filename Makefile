@@ -53,7 +53,7 @@ fuzz: $(DEV) ## Have mutated files inspected: FUZZ_FILES=2000 FUZZ_SEED=1
 		tests/restorations/test_hostile_files.py -k test_mutations && cat var/fuzz.txt
 
 .PHONY: faults
-faults: $(DEV) ## Kill a process at every statement of a job's way, on both databases (takes minutes)
+faults: $(DEV) ## Kill a process at every statement of a job's way, on both databases (takes half an hour)
 	FAULTS=1 $(BIN)/python -m pytest tests/faults
 	FAULTS=1 $(BIN)/python -m pytest tests/faults -m both_databases --postgres
 
