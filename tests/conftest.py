@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
+import hypothesis
 import pytest
 
 from tests.services.chromium import chromium
@@ -45,6 +46,9 @@ LEFT_OUT = {
     "heavy": (lambda: not os.environ.get("FAULTS"), "Without FAULTS=1 (`make faults`)"),
 }
 _servers = ExitStack()
+# By default an example that takes 0.2 seconds fails, which is a matter of the machine.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -319,6 +319,7 @@ _RECIPES: Final[dict[str, Recipe]] = {
     "sound_only.m4a": _ffmpeg(*_SINE, *_2_SECONDS, "-c:a", "aac"),
     # Long
     "half_minute.mp4": _ffmpeg("-stream_loop", "11", "-i", "{pal_25.mp4}", "-t", "24", "-c", "copy"),
+    "quarter_minute.mp4": _ffmpeg("-stream_loop", "7", "-i", "{pal_25.mp4}", "-t", "12", "-c", "copy"),
     # Not videos
     "truncated.mp4": _beginning_of("bigbuckbunny.mp4", 0.5),
     "text.mp4": _content(b"This is a letter, not a video.\n" * 50),

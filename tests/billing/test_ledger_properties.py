@@ -174,7 +174,6 @@ def test_the_books_are_right_under_every_order_of_events() -> None:
         settings=settings(
             max_examples=25,
             stateful_step_count=30,
-            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -89,7 +89,7 @@ def check_books(site: Product, page: str, visitor: Visitor) -> None:
 def test_a_part_killed_while_a_job_runs_costs_time_only(
     visitor: Visitor, site: Product, program: str
 ) -> None:
-    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    page = visitor.order(visitor.upload(samples.path("quarter_minute.mp4")))
     visitor.wait_for(page, "running")
     kill(site, program)
     assert visitor.wait_for(page, *FINAL) == "succeeded"
@@ -127,7 +127,7 @@ def test_a_cancelled_job_keeps_what_is_finished(visitor: Visitor, site: Product)
 
 
 def test_a_killed_gpu_worker_costs_one_try(visitor: Visitor, site: Product) -> None:
-    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    page = visitor.order(visitor.upload(samples.path("quarter_minute.mp4")))
     visitor.wait_for(page, "running")
     time.sleep(1)
     kill(site, "-m gpu_worker")
@@ -144,7 +144,7 @@ def test_a_celery_worker_killed_right_after_the_order_loses_nothing(visitor: Vis
 
 
 def test_a_killed_restoring_process_is_tried_again(visitor: Visitor, site: Product) -> None:
-    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    page = visitor.order(visitor.upload(samples.path("quarter_minute.mp4")))
     visitor.wait_for(page, "running")
     wait_until(
         lambda: any("gpu_worker.rank" in p.command for p in descendants(site.process.pid)),
@@ -204,7 +204,7 @@ def _kill_at(site: Product, program: str, query: str) -> None:
 
 @pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.heavy)])
 def test_redis_silent_for_a_while_costs_time_only(visitor: Visitor, site: Product, seconds: int) -> None:
-    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    page = visitor.order(visitor.upload(samples.path("quarter_minute.mp4")))
     visitor.wait_for(page, "running")
     servers = [process for process in descendants(site.process.pid) if "valkey-server" in process.command]
     assert servers

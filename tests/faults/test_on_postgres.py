@@ -105,7 +105,7 @@ def crash(database: str) -> None:
 
 def test_a_database_that_restarts_costs_time_only(visitors: list[Visitor], database: str) -> None:
     visitor, _other = visitors
-    page = visitor.order(visitor.upload(samples.path("half_minute.mp4")))
+    page = visitor.order(visitor.upload(samples.path("quarter_minute.mp4")))
     visitor.wait_for(page, "running")
     crash(database)
     assert visitor.wait_for(page, *FINAL, seconds=200) == "succeeded"

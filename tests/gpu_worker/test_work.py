@@ -34,7 +34,8 @@ class Listener:
         self._cancel_after = cancel_after
 
     def expect(self, num_frames: int) -> None:
-        assert self.num_done == 0
+        # Said again when the work begins anew with a smaller plan.
+        assert self.num_done == 0 or num_frames == self.num_expected
         self.num_expected = num_frames
 
     def frames(self, num_done: int) -> None:

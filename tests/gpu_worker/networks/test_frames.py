@@ -23,7 +23,7 @@ pytestmark = pytest.mark.torch
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), num_frames=st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_goes_in_comes_out_at_exactly_the_announced_size(
     height: int, width: int, num_frames: int
 ) -> None:
@@ -57,7 +57,6 @@ def test_reference_rule_depends_on_the_area_alone() -> None:
 
 
 @given(num_frames=st.integers(2, 500), sp_size=st.sampled_from([1, 2, 4]))
-@settings(deadline=None)
 def test_padded_length_is_the_least_that_the_ranks_can_share(num_frames: int, sp_size: int) -> None:
     padded = padded_length(num_frames, sp_size)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_worker.diffusion.noise import chunk_noise, frame_noise
@@ -59,7 +59,6 @@ def test_condition_needs_noise_when_it_is_noised() -> None:
 
 
 @given(num_steps=st.integers(1, 300))
-@settings(deadline=None)
 def test_timesteps_fall_from_the_top_and_are_as_many_as_asked(num_steps: int) -> None:
     timesteps = sampling_timesteps(num_steps)
 
@@ -70,7 +69,6 @@ def test_timesteps_fall_from_the_top_and_are_as_many_as_asked(num_steps: int) ->
 
 
 @given(t=st.floats(0.0, 1000.0, width=32))
-@settings(deadline=None)
 def test_shares_sum_to_one_and_the_shift_keeps_its_ends(t: float) -> None:
     timestep = torch.tensor([t])
 

@@ -23,7 +23,6 @@ TINY = VAEConfig(latent_channels=4, block_out_channels=(8, 8, 16, 16), layers_pe
 
 
 @given(size=st.integers(1, 200), tile=st.integers(1, 60), overlap=st.integers(0, 59))
-@settings(deadline=None)
 def test_tiles_cover_every_latent(size: int, tile: int, overlap: int) -> None:
     cut = spans(size, tile, min(overlap, tile - 1))
 
@@ -32,7 +31,7 @@ def test_tiles_cover_every_latent(size: int, tile: int, overlap: int) -> None:
 
 
 @given(rows=st.integers(1, 20), columns=st.integers(1, 20), overlap=st.sampled_from([0, 8, 16, 24]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_codec_without_context_is_tiled_exactly(rows: int, columns: int, overlap: int) -> None:
     z = torch.randn(1, 3, 2, rows, columns)
 

@@ -58,7 +58,7 @@ EXECUTIONS = st.builds(
 
 
 @given(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=4), execution=EXECUTIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_decoding_in_any_slices_equals_decoding_at_once(
     vae: VideoVAE, sizes: list[int], execution: Execution
 ) -> None:
@@ -74,7 +74,7 @@ def test_decoding_in_any_slices_equals_decoding_at_once(
 
 
 @given(groups=st.lists(st.integers(0, 2), min_size=1, max_size=4), execution=EXECUTIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_encoding_in_any_legal_slices_equals_encoding_at_once(
     vae: VideoVAE, groups: list[int], execution: Execution
 ) -> None:

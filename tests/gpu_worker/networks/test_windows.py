@@ -20,7 +20,7 @@ KINDS = st.booleans()
 
 
 @given(grid=SMALL_GRIDS, counts=COUNTS, shifted=KINDS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_token_is_in_exactly_one_window(
     grid: tuple[int, int, int], counts: tuple[int, int, int], shifted: bool
 ) -> None:
@@ -34,7 +34,7 @@ def test_every_token_is_in_exactly_one_window(
 
 
 @given(grid=LARGE_GRIDS, counts=COUNTS, shifted=KINDS)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_pieces_join_without_gap_and_never_exceed_the_window(
     grid: tuple[int, int, int], counts: tuple[int, int, int], shifted: bool
 ) -> None:
@@ -49,7 +49,6 @@ def test_pieces_join_without_gap_and_never_exceed_the_window(
 
 
 @given(length=st.integers(2, 300), size=st.integers(1, 299))
-@settings(deadline=None)
 def test_shifted_axis_begins_with_half_a_window(length: int, size: int) -> None:
     pieces = cut_axis(length, size, shifted=True)
 
@@ -60,7 +59,7 @@ def test_shifted_axis_begins_with_half_a_window(length: int, size: int) -> None:
 
 
 @given(grid=SMALL_GRIDS, counts=COUNTS, shifted=KINDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_window_tokens_are_a_permutation_in_row_major_order(
     grid: tuple[int, int, int], counts: tuple[int, int, int], shifted: bool
 ) -> None:
@@ -76,7 +75,7 @@ def test_window_tokens_are_a_permutation_in_row_major_order(
     shifted=KINDS,
     rope=st.sampled_from(Rope),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_plan_places_every_video_token_once_and_text_in_every_window(
     grids: list[tuple[int, int, int]], counts: tuple[int, int, int], shifted: bool, rope: Rope
 ) -> None:
