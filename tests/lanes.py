@@ -36,8 +36,8 @@ _QUICK: Final = "not (services or journey or torch or gpu or postgres)"
 _WITHOUT_NETWORKS: Final = f"--ignore={NETWORKS}"
 LANES: Final = (
     Lane(name="fast", arguments=(_WITHOUT_NETWORKS, "-m", _QUICK, "-n", "2")),
-    # A file's tests share the processes that its fixtures start.
-    Lane(name="services", arguments=(_WITHOUT_NETWORKS, "-m", "services", "-n", "2", "--dist", "loadfile")),
+    # A file's tests share the processes that its fixtures start, and often wait for them: three share two cores.
+    Lane(name="services", arguments=(_WITHOUT_NETWORKS, "-m", "services", "-n", "3", "--dist", "loadfile")),
     Lane(
         name="postgres",
         arguments=(

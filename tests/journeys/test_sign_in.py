@@ -84,6 +84,8 @@ def test_a_passkey_signs_up_and_in_without_a_password(dora: Person) -> None:
     page.fill("input[name=email]", dora.email)
     submit(dora)
     enter_mailed_code(dora)
+    # The button does nothing until the page is there as a whole.
+    page.wait_for_url("**/webauthn/signup/")
     page.click("#mfa_webauthn_signup")
     page.wait_for_url(IN_A_WORKSPACE)
     sign_out(dora)
