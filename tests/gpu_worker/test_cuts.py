@@ -14,6 +14,8 @@ from gpu_worker.engine.pictures import read_pictures
 from gpu_worker.engine.video import VideoSource
 from tests import samples
 
+pytestmark = pytest.mark.services
+
 
 def small_frames(name: str, num_frames: int | None = None) -> list[Luma]:
     """Returns a sample's first frames as the engine sees them when it looks for cuts."""

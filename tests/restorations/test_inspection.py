@@ -14,6 +14,8 @@ from restorations.stores.files import FileRanges
 from tests import samples
 from tests.factories import VideoFactory
 
+pytestmark = pytest.mark.services
+
 FACTS = {
     "bigbuckbunny.mp4": {
         "codec": "h264", "width": 1280, "height": 720, "frame_rate": "25/1", "num_frames": 132,
