@@ -82,7 +82,7 @@ def _order(site: Product, visitor: Visitor, video: str) -> Figures:
         "click to page, seconds": answered_at - clicked_at,
         "click to IN_QUEUE at the endpoint, seconds": submitted_at - clicked_at,
         "final state to browser, seconds": told_at - finished_at,
-        "CPU engine at 720p, frames per second": made["num_frames"] / made["seconds_restore"],
+        "CPU engine at 720p, frames per second": made["num_frames"] / made["seconds"]["restore"],
     }
 
 
