@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.core.cache import cache
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from accounts.addresses import client_address
+from accounts.refusals import not_now
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +85,9 @@ def _count(key: str, seconds: int) -> int:
 
 
 def too_many_requests(request: HttpRequest, seconds: int = ALLAUTH_SECONDS) -> HttpResponse:
-    """Answers 429 with the time to wait: as a page, as JSON for scripts, as a notice for HTMX."""
+    """Answers 429 with the time to wait."""
     minutes = max(1, round(seconds / 60))
     wait = ngettext("Wait %(n)s minute, then try again.", "Wait %(n)s minutes, then try again.", minutes)
     sentence = _("That was too often in a short time.") + " " + wait % {"n": minutes}
-    if request.content_type == "application/json":
-        response: HttpResponse = JsonResponse({"error": sentence}, status=429)
-    elif getattr(request, "htmx", False):
-        response = render(request, "notice.html", {"sentence": sentence}, status=429)
-        response.headers["HX-Retarget"] = "#messages"
-        response.headers["HX-Reswap"] = "outerHTML"
-    else:
-        response = render(request, "429.html", {"sentence": sentence}, status=429)
-    response.headers["Retry-After"] = str(seconds)
-    return response
+    is_json = request.content_type == "application/json"
+    return not_now(request, sentence, status=429, seconds=seconds, is_json=is_json)

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from accounts.refusals import not_now
 from restorations import objects
 
 logger = logging.getLogger(__name__)
@@ -36,18 +36,14 @@ class StorageMiddleware:
 
 
 def storage_away(request: HttpRequest) -> HttpResponse:
-    """Answers 503: as a page, as JSON for scripts, as a notice for HTMX."""
+    """Answers 503 with what to do; scripts can tell it from other failures."""
     sentence = _(
         "The place where the files lie does not answer at the moment. Nothing is lost. Please try again in a minute."
     )
-    if request.content_type == "application/json" or "application/json" in request.headers.get("Accept", ""):
-        response: HttpResponse = JsonResponse({"error": sentence, "is_storage_away": True}, status=503)
-    elif getattr(request, "htmx", False):
-        response = render(request, "notice.html", {"sentence": sentence}, status=503)
-        response.headers["HX-Retarget"] = "#messages"
-        response.headers["HX-Reswap"] = "outerHTML"
-    else:
-        response = render(request, "503.html", {"sentence": sentence}, status=503)
-    response.headers["Retry-After"] = str(RETRY_SECONDS)
+    accepted = request.headers.get("Accept", "")
+    is_json = request.content_type == "application/json" or "application/json" in accepted
+    response = not_now(
+        request, sentence, status=503, seconds=RETRY_SECONDS, is_json=is_json, is_storage_away=True
+    )
     response.headers["Cache-Control"] = "no-store"
     return response
