@@ -6,7 +6,6 @@ Ranges and validators are Starlette's: what asks for the rest of a file is not j
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,13 +13,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.certificates import certificate_for_loopback
-from tests.services.processes import accepts_connections, free_port, wait_until
+from tests.services.processes import free_port
+from tests.services.web import served
 
 #: What the product needs to be told to call this machine: its settings, and whose certificates to believe.
 SETTINGS: Final = "tests.services.importing_settings"
@@ -101,21 +100,8 @@ def films(folder: Path) -> Iterator[Films]:
     authority, chain = certificate_for_loopback(folder, name="localhost")
     port = free_port()
     site = Films(content, f"https://localhost:{port}", authority)
-    config = uvicorn.Config(
-        site, port=port, log_level="critical", lifespan="off", ws="none", ssl_certfile=chain,
-        timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(
-        lambda: accepts_connections(("127.0.0.1", port)),
-        seconds=10,
-        otherwise=lambda: AssertionError("the site does not start"),
-    )
-    try:
-        yield site
-    finally:
-        site.go_on()
-        server.should_exit = True
-        thread.join(10)
+    with served(site, port=port, log_level="critical", ssl_certfile=chain, timeout_graceful_shutdown=1):
+        try:
+            yield site
+        finally:
+            site.go_on()

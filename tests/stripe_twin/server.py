@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import httpx
 import stripe
-import uvicorn
 
-from tests.services.processes import accepts_connections, free_port, wait_until
+from tests.services.processes import free_port
+from tests.services.web import served
 from tests.stripe_twin.api import application
 from tests.stripe_twin.books import Books, Thing
 
@@ -33,22 +33,8 @@ def stripe_twin(*, port: int | None = None) -> Iterator[Books]:
     """Runs a twin until the block ends; its address is `books.url`."""
     port = port or free_port()
     books = Books(f"http://127.0.0.1:{port}")
-    config = uvicorn.Config(
-        application(books, key=KEY), port=port, log_level="error", lifespan="off", ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(
-        lambda: accepts_connections(("127.0.0.1", port)),
-        seconds=10,
-        otherwise=lambda: AssertionError("the twin does not start"),
-    )
-    try:
+    with served(application(books, key=KEY), port=port, log_level="error"):
         yield books
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 @contextmanager
