@@ -13,7 +13,10 @@
   let isSocketOpen = false;
   let lastPollAt = 0;
   let pollTimer = null;
-  let numPushes = 0;
+  // Requests and pushes are numbered in their order: an answer says how things were when it was asked for.
+  let number = 0;
+  let lastPush = 0;
+  const shownRequests = new Map();
 
   const states = new Map();
 
@@ -55,8 +58,9 @@
   }
 
   /** Fetches an element anew. Not by htmx, which reports each request that leaving the page breaks off as an error. */
-  async function refetch({ id }, url) {
-    const numPushesBefore = numPushes;
+  async function refetch({ id, dataset }, url) {
+    const isPoll = dataset.poll !== undefined;
+    const request = (number += 1);
     let response;
     let html;
     try {
@@ -68,11 +72,16 @@
     // Signed out in the meantime: the page itself asks to sign in.
     if (response.redirected) window.location.reload();
     if (!response.ok || response.redirected) return;
+    // What was pushed or answered meanwhile is newer than this answer: a finished restoration must not fall back.
+    if (isPoll && lastPush > request) {
+      pollSoon();
+      return;
+    }
+    if ((shownRequests.get(id) ?? 0) > request) return;
+    shownRequests.set(id, request);
     const next = new DOMParser().parseFromString(html, "text/html").getElementById(id);
     const target = document.getElementById(id);
-    // What was pushed meanwhile is newer than this answer: a finished restoration must not fall back.
-    if (numPushes !== numPushesBefore && target?.dataset.poll !== undefined) pollSoon();
-    else if (next && target) morph(target, next);
+    if (next && target) morph(target, next);
   }
 
   function pollSoon() {
@@ -99,7 +108,7 @@
 
   document.addEventListener("htmx:wsBeforeMessage", (event) => {
     event.preventDefault();
-    numPushes += 1;
+    lastPush = number += 1;
     const { body } = new DOMParser().parseFromString(event.detail.message, "text/html");
     let isAllHere = true;
     for (const next of [...body.children]) {

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import av
 import pytest
-from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import (
+    APIResponse,
+    Browser,
+    Locator,
+    Page,
+    Request,
+    Route,
+    WebSocketRoute,
+    expect,
+)
 
 from tests import samples
 from tests.journeys.conftest import Person
@@ -101,6 +110,41 @@ def test_cancel_shows_what_comes_back_and_gives_it_back(alice: Person) -> None:
     assert 0 < back <= price
     assert alice.credits == 300 - price + back
     assert alice.problems == []
+
+
+def test_an_answer_that_was_overtaken_does_not_bring_back_what_is_over(alice: Person) -> None:
+    alice.upload(samples.path("half_minute.mp4"))
+    alice.restore("720p")
+    alice.wait_for_status("running")
+    page, address = alice.page, alice.page.url
+    answers: list[tuple[Route, APIResponse]] = []
+
+    def hold_polls(route: Route) -> None:
+        if is_poll(route.request):
+            answers.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route(address, hold_polls)
+    with page.expect_request(is_poll):
+        page.reload()  # opening its socket, the page asks once more
+    other = alice.open_page()
+    other.goto(address)
+    other.click("summary:has-text('Cancel restoration')")
+    other.click("button:has-text('Cancel it')")
+    alice.wait_for_status("cancelled")
+    assert answers
+    for route, answer in answers:
+        assert 'data-state="running-' in answer.text()
+        with page.expect_event("requestfinished"):
+            route.fulfill(response=answer)
+    page.wait_for_timeout(200)  # the script reads the answer
+    alice.wait_for_status("cancelled", seconds=1)
+    assert alice.problems == []
+
+
+def is_poll(request: Request) -> bool:
+    return request.headers.get("hx-request") == "true"
 
 
 def test_a_failure_says_why_and_gives_everything_back(alice: Person, site: Product, mails: Mailbox) -> None:
