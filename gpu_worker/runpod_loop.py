@@ -15,7 +15,7 @@ os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
 import runpod
 from runpod.http_client import AsyncClientSession
 from runpod.serverless.modules.rp_http import send_result
-from runpod.serverless.modules.worker_state import IS_LOCAL_TEST
+from runpod.serverless.modules.worker_state import IS_LOCAL_TEST, JobsProgress
 
 from gpu_worker.engine.lifeline import die_with_parent
 from gpu_worker.handler import Handler, Job
@@ -53,4 +53,18 @@ def serve(handler: Handler, *, supervisor: Supervisor, checks: Iterable[Callable
     multiprocessing.set_start_method("fork")
     worker_pid = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_pid))
-    runpod.serverless.start({"handler": handler, "concurrency_modifier": supervisor.capacity})
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": _capacity(supervisor)})
+
+
+def _capacity(supervisor: Supervisor) -> Callable[[int], int]:
+    """Returns the SDK's `concurrency_modifier`: what the supervisor says, while no job is taken.
+
+    A smaller number makes the SDK (1.12.0, `JobScaler.set_scale`) wait until the jobs that it has taken are over, and
+    it starts none of them meanwhile. A rank that died between two jobs would stop the worker for ever.
+    """
+    taken = JobsProgress()
+
+    def capacity(current: int) -> int:
+        return current if taken.get_job_count() else supervisor.capacity()
+
+    return capacity

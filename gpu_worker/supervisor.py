@@ -83,11 +83,11 @@ class Supervisor:
         self._failure: GroupFailed | None = None
         self._number = 0
 
-    def capacity(self, _current: int = 1) -> int:
+    def capacity(self) -> int:
         """Returns how many jobs may be taken now: one when the ranks are ready, none before.
 
-        The SDK asks this before each job (its `concurrency_modifier`). The first call starts the ranks. Raises
-        `GroupFailed` when they cannot be started: the worker has to end.
+        To be asked before each job. The first call starts the ranks. Raises `GroupFailed` when they cannot be
+        started: the worker has to end.
         """
         if self._failure is not None:
             raise self._failure

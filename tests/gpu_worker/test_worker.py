@@ -198,6 +198,20 @@ def test_a_killed_rank_ends_its_job_and_the_next_attempt_goes_on(
     assert worker.ranks() != [rank]
 
 
+def test_a_rank_killed_between_jobs_costs_the_next_job_nothing(
+    own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
+) -> None:
+    worker = start_worker(own_endpoint)
+    order = request(storage, "pal_25.mp4")
+    assert own_endpoint.until_status(own_endpoint.run(order))["status"] == "COMPLETED"
+    time.sleep(1.5)  # the SDK looks for its next job once a second: now it is in a long poll
+    (rank,) = worker.ranks()
+    os.kill(rank, signal.SIGKILL)
+    until(lambda: not is_running(rank), what="the rank is gone")
+    document = own_endpoint.until_status(own_endpoint.run(order))
+    assert document["status"] == "COMPLETED", document
+
+
 def test_a_stuck_rank_ends_its_job_and_the_next_runs(
     own_endpoint: EndpointProcess, start_worker: Start, storage: Storage
 ) -> None:
