@@ -50,10 +50,11 @@ LANES: Final = (
         environment={"PYTHONDEVMODE": "1"},
     ),
     Lane(name="networks", arguments=("-m", "torch", str(NETWORKS)), needs=NETWORKS),
-    # Playwright runs an event loop in the thread of the test, which reads the database as well.
+    # Playwright runs an event loop in the thread of the test, which reads the database as well. Each of the two has a
+    # product of its own to look at.
     Lane(
         name="journeys",
-        arguments=("-m", "journey", "tests/journeys"),
+        arguments=("-m", "journey", "tests/journeys", "-n", "2", "--dist", "loadfile"),
         environment={"DJANGO_ALLOW_ASYNC_UNSAFE": "1"},
     ),
 )
