@@ -6,13 +6,16 @@ uint16 0..65535 where the source has more than 8 bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, VideoReformatter
 from numpy.typing import NDArray
 
 from gpu_worker.engine.colors import FULL_RANGE, Colors
@@ -27,21 +30,48 @@ _WHITE_WRITTEN: Final = 255 << 8
 _EXACT: Final = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
-@dataclass(frozen=True, slots=True)
 class Picture:
-    """A frame of the source: its pixels, and its moment in ticks of the source's timeline.
+    """A frame of the source: its size, its moment in ticks of the source's timeline, and its pixels.
 
-    `alpha` `[height, width]` says how opaque each pixel is, in the pixels' own range; None is opaque.
+    The pixels are made when they are first asked for, which takes longer than decoding the frame: whoever reads on to
+    a later part of a video asks for none.
     """
 
-    pixels: Pixels
-    ticks: int
-    alpha: Pixels | None = None
+    __slots__ = ("_alpha", "_make", "_pixels", "size", "ticks")
+
+    def __init__(
+        self, make: Callable[[], tuple[Pixels, Pixels | None]], *, size: tuple[int, int], ticks: int
+    ) -> None:
+        """`make` returns pixels and alpha; `size` is height and width."""
+        self.size = size
+        self.ticks = ticks
+        self._make: Callable[[], tuple[Pixels, Pixels | None]] | None = make
+        self._pixels: Pixels | None = None
+        self._alpha: Pixels | None = None
+
+    @classmethod
+    def of(cls, pixels: Pixels, ticks: int, alpha: Pixels | None = None) -> Picture:
+        """Returns a picture of pixels that are there already."""
+        return cls(lambda: (pixels, alpha), size=(pixels.shape[0], pixels.shape[1]), ticks=ticks)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+    def pixels(self) -> Pixels:
+        """RGB `[height, width, 3]`."""
+        self.develop()
+        assert self._pixels is not None
+        return self._pixels
+
+    @property
+    def alpha(self) -> Pixels | None:
+        """How opaque each pixel is, `[height, width]`, in the pixels' own range; None is opaque."""
+        self.develop()
+        return self._alpha
+
+    def develop(self) -> None:
+        """Makes the pixels now, in this thread. One thread at a time may have a picture."""
+        if self._make is not None:
+            self._pixels, self._alpha = self._make()
+            self._make = None  # and the frame with it
 
 
 def read_pictures(
@@ -52,11 +82,33 @@ def read_pictures(
     has_alpha: bool = False,
 ) -> Iterator[tuple[Picture, Luma]]:
     """Yields upright, progressive frames as pictures, each with a small frame of brightness."""
-    rgb = _PIXEL_FORMATS[is_deep, has_alpha]
-    chain = FilterChain(lambda shape: _to_rgb(shape, colors, rgb))
+    developer = _Developer(colors, _PIXEL_FORMATS[is_deep, has_alpha])
+    reformatter = VideoReformatter()
+    width, height = LUMA_SIZE
     for frame, ticks in frames:
-        (converted,) = chain.push(frame)
-        yield _picture(converted, ticks)
+        picture = Picture(partial(developer.develop, frame), size=(frame.height, frame.width), ticks=ticks)
+        small = reformatter.reformat(
+            *(frame, width, height),
+            format="gray",
+            interpolation="AREA",
+            dst_color_range=ColorRange.JPEG,
+        )
+        yield picture, small.to_ndarray().astype(np.uint8, copy=False)
+
+
+class _Developer:
+    """Makes the pixels of a video's frames, for one thread at a time."""
+
+    def __init__(self, colors: Colors, pixel_format: str) -> None:
+        self._chain = FilterChain(lambda shape: _to_rgb(shape, colors, pixel_format))
+        self._lock = threading.Lock()
+
+    def develop(self, frame: VideoFrame) -> tuple[Pixels, Pixels | None]:
+        """Returns a frame's pixels and alpha."""
+        with self._lock:
+            (converted,) = self._chain.push(frame)
+        pixels = converted.to_ndarray()
+        return pixels[..., :3], pixels[..., 3] if pixels.shape[-1] == 4 else None
 
 
 #: By more than 8 bits, and by alpha.
@@ -159,11 +211,3 @@ def _stretched(white: int, wanted: int) -> Filter:
     """Brings white from one value to another, and everything below in proportion."""
     level = f"clip(val*{wanted}/{white}\\,0\\,65535)"
     return ("lutrgb", f"r={level}:g={level}:b={level}")
-
-
-def _picture(frame: VideoFrame, ticks: int) -> tuple[Picture, Luma]:
-    width, height = LUMA_SIZE
-    small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA")
-    pixels = frame.to_ndarray()
-    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
-    return Picture(pixels[..., :3], ticks, alpha), small.to_ndarray().astype(np.uint8, copy=False)

@@ -234,23 +234,45 @@ class Part(Generic[Item]):
                 yield beyond.item, Role.AFTER
 
 
-def assigned(
-    segments: Iterable[Segment[Item]], job: EngineJob, *, rank: int, world: int
-) -> Iterator[tuple[Segment[Item], bool]]:
+class Turns:
+    """Says which segments a rank computes: of those of the job's span that are not done, each rank in turn takes one.
+
+    It has to be asked about the segments in their order, about each as often as one likes.
+    """
+
+    def __init__(self, job: EngineJob, *, rank: int, world: int) -> None:
+        self._done = {(span.index, span.start): span.end for span in job.done}
+        self._rank = rank
+        self._world = world
+        self._num_open = 0
+        self._index = -1
+        self._is_mine = False
+
+    def is_mine(self, index: int, start: int, *, is_wanted: bool) -> bool:
+        """True for a segment that this rank computes."""
+        if index != self._index:
+            is_open = is_wanted and self.known_end(index, start) is None
+            self._index = index
+            self._is_mine = is_open and self._num_open % self._world == self._rank
+            self._num_open += is_open
+        return self._is_mine
+
+    def known_end(self, index: int, start: int) -> int | None:
+        """The end of a segment that is done, None for the others."""
+        return self._done.get((index, start))
+
+
+def assigned(segments: Iterable[Segment[Item]], turns: Turns) -> Iterator[tuple[Segment[Item], bool]]:
     """Yields every segment of the job's span, and whether this rank computes it.
 
-    Those that are done are nobody's; of the others each rank in turn takes one. Raises `WorkerError` when a
-    segment that is done ends elsewhere than this video says.
+    Raises `WorkerError` when a segment that is done ends elsewhere than this video says.
     """
-    done = {(span.index, span.start): span.end for span in job.done}
-    num_open = 0
     for segment in segments:
         if not segment.is_wanted:
             continue
-        known_end = done.get((segment.index, segment.start))
-        yield segment, known_end is None and num_open % world == rank
-        num_open += known_end is None
+        yield segment, turns.is_mine(segment.index, segment.start, is_wanted=True)
         segment.skip()
+        known_end = turns.known_end(segment.index, segment.start)
         if known_end not in (None, segment.end):
             raise WorkerError(
                 ErrorCode.ENGINE_FAILED,

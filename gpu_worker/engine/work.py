@@ -28,7 +28,7 @@ from gpu_worker.engine.handover import Abandoned, Handover
 from gpu_worker.engine.job import Done, EngineJob, Events, SegmentSpan
 from gpu_worker.engine.pictures import Picture, Pixels
 from gpu_worker.engine.segment_writer import SegmentWriter
-from gpu_worker.engine.segments import Part, Placed, Segment, Segments, assigned, place
+from gpu_worker.engine.segments import Part, Placed, Segment, Segments, Turns, assigned, place
 from gpu_worker.engine.video import VideoSource
 
 logger = logging.getLogger(__name__)
@@ -139,11 +139,11 @@ def _attempt(
             events.expect(source.num_frames)
         restorer = engine.begin(job, source, result_format)
         try:
-            with _reading(source, job, events) as reading:
+            with _reading(source, job, events, Turns(job, rank=rank, world=world)) as reading:
                 work = _Work(job, restorer, result_format, events, reading, progress)
                 segments = Segments(reading.pictures)
                 with work.encoding():
-                    for segment, is_mine in assigned(segments, job, rank=rank, world=world):
+                    for segment, is_mine in assigned(segments, Turns(job, rank=rank, world=world)):
                         work.do(segment, is_mine=is_mine)
         except PlanFailed as failed:
             # The text alone: a record that is kept would keep the error's frames, and their tensors with them.
@@ -153,27 +153,32 @@ def _attempt(
 
 
 class _Reading:
-    """The reader's thread: decodes, finds cuts, says where each picture belongs."""
+    """The reader's thread: decodes, finds cuts, says where each picture belongs, makes the pixels that are needed."""
 
-    def __init__(self, source: VideoSource, job: EngineJob, events: Events) -> None:
+    def __init__(self, source: VideoSource, job: EngineJob, events: Events, turns: Turns) -> None:
         self.pictures: Handover[Placed[Picture]] = Handover(
             _num_waiting(source), is_cancelled=lambda: events.is_cancelled
         )
         self.seconds = 0.0
         self._started_at = time.perf_counter()
-        self.thread = threading.Thread(target=self._read, args=(source, job), name="reader", daemon=True)
+        self.thread = threading.Thread(
+            target=self._read, args=(source, job, turns), name="reader", daemon=True
+        )
 
     @property
     def total_seconds(self) -> float:
         """The time since reading began."""
         return time.perf_counter() - self._started_at
 
-    def _read(self, source: VideoSource, job: EngineJob) -> None:
+    def _read(self, source: VideoSource, job: EngineJob, turns: Turns) -> None:
         error: BaseException | None = None
         try:
             numbered = number_shots(source.pictures())
             # A picture of another size cannot share a shot, whatever it shows.
             for placed in place(((picture, (shot, picture.size)) for picture, shot in numbered), job):
+                # The engine makes the few that it needs of others' segments, as context.
+                if turns.is_mine(placed.segment, placed.segment_start, is_wanted=placed.is_wanted):
+                    placed.item.develop()
                 self.pictures.put(placed)
         except Abandoned:
             pass
@@ -184,8 +189,8 @@ class _Reading:
 
 
 @contextmanager
-def _reading(source: VideoSource, job: EngineJob, events: Events) -> Iterator[_Reading]:
-    reading = _Reading(source, job, events)
+def _reading(source: VideoSource, job: EngineJob, events: Events, turns: Turns) -> Iterator[_Reading]:
+    reading = _Reading(source, job, events, turns)
     reading.thread.start()
     try:
         yield reading

@@ -1,5 +1,6 @@
-"""How many cores encoding needs, and how that is measured."""
+"""How many cores encoding needs, what reading costs, and how both are measured."""
 
+from gpu_worker.benchmarks import reading
 from gpu_worker.benchmarks.encoders import encoder_cores, measure, report
 from gpu_worker.contract import Output
 
@@ -16,3 +17,10 @@ def test_every_output_is_measured_in_one_run() -> None:
     assert costs[0].ratio == 1.0
     assert all(cost.core_seconds_per_frame > 0 and cost.megabits_per_second > 0 for cost in costs)
     assert report(costs, num_frames=4, repeats=1).count("| 64x48 |") == len(Output)
+
+
+def test_reading_is_measured_both_ways_in_one_run() -> None:
+    (cost,) = reading.measure([(64, 48)], num_frames=4, repeats=1)
+    assert cost.passed_by > 0
+    assert cost.made > 0
+    assert "| 64x48 |" in reading.report([cost], num_frames=4, repeats=1)

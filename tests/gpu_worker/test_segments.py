@@ -17,6 +17,7 @@ from gpu_worker.engine.segments import (
     MIN_SEGMENT_FRAMES,
     Role,
     Segments,
+    Turns,
     assigned,
     place,
 )
@@ -48,7 +49,7 @@ def shot_of_each(shots: list[int]) -> list[int]:
 def spans(shots: list[int], work: EngineJob) -> list[SegmentSpan]:
     keys = shot_of_each(shots)
     found = []
-    for segment, _ in assigned(Segments(place(enumerate(keys), work)), work, rank=0, world=1):
+    for segment, _ in assigned(Segments(place(enumerate(keys), work)), Turns(work, rank=0, world=1)):
         segment.skip()
         found.append(segment.span)
     return found
@@ -61,7 +62,7 @@ def read(
     segments = Segments(place(enumerate(shot_of_each(shots)), work))
     return {
         segment.index: [list(part.frames()) for part in segment.parts()]
-        for segment, is_mine in assigned(segments, work, rank=rank, world=world)
+        for segment, is_mine in assigned(segments, Turns(work, rank=rank, world=world))
         if is_mine
     }
 
@@ -126,7 +127,9 @@ def test_parts_are_of_one_shot_and_borders_have_context(
 def test_latents_are_counted_through_the_whole_video(shots: list[int], length: int) -> None:
     work = job(length)
     starts = [sum(shots[:number]) for number in range(len(shots))]
-    for segment, _ in assigned(Segments(place(enumerate(shot_of_each(shots)), work)), work, rank=0, world=1):
+    for segment, _ in assigned(
+        Segments(place(enumerate(shot_of_each(shots)), work)), Turns(work, rank=0, world=1)
+    ):
         for part in segment.parts():
             first, _role = next(iter(frames := list(part.frames())))
             number = shot_of_each(shots)[first]
@@ -149,6 +152,26 @@ def test_a_preview_computes_what_the_whole_run_does_with_the_same_pins(
     for index, parts in preview.items():
         assert parts == whole[index]
         assert start <= parts[0][0][0] + CONTEXT_BEFORE
+
+
+@given(SHOTS, LENGTHS, PINS, st.integers(1, 4), st.data())
+def test_ranks_share_what_is_open_and_each_frame_says_whose_it_is(
+    shots: list[int], length: int, pins: list[Frames], world: int, data: st.DataObject
+) -> None:
+    work = job(length, pins=tuple(pins))
+    every = spans(shots, work)
+    done = tuple(span for span in every if data.draw(st.booleans()))
+    work = work.without(done)
+    takers: dict[int, list[int]] = {}
+    for rank in range(world):
+        turns = Turns(work, rank=rank, world=world)
+        frames = place(enumerate(shot_of_each(shots)), work)
+        mine = {f.segment for f in frames if turns.is_mine(f.segment, f.segment_start, is_wanted=f.is_wanted)}
+        assert mine == set(read(shots, work, rank=rank, world=world))
+        for index in mine:
+            takers.setdefault(index, []).append(rank)
+    opened = [span.index for span in every if span not in done]
+    assert takers == {index: [turn % world] for turn, index in enumerate(opened)}
 
 
 def test_a_segment_that_was_done_for_another_video_is_refused() -> None:

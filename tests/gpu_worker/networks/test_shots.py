@@ -45,7 +45,7 @@ def moving_pictures(num_frames: int, brightness: int = 90) -> list[Picture]:
     for index in range(num_frames):
         pixels = noise + np.uint8(brightness)
         pixels[4:16, index % 24 : index % 24 + 8] += 90
-        pictures.append(Picture(pixels, ticks=10 * index))
+        pictures.append(Picture.of(pixels, ticks=10 * index))
     return pictures
 
 
@@ -221,11 +221,11 @@ def test_tiles_give_every_frame_and_meet_without_a_seam(networks: Networks) -> N
 def test_nothing_crosses_a_cut(networks: Networks) -> None:
     dark, bright = moving_pictures(7, brightness=20), moving_pictures(10, brightness=140)
     for number, picture in enumerate(bright):
-        bright[number] = Picture(picture.pixels, ticks=1000 + picture.ticks)
+        bright[number] = Picture.of(picture.pixels, ticks=1000 + picture.ticks)
     both = restored(networks, dark + bright, cut=7)
     assert np.array_equal(both[:7], restored(networks, dark))
     # What stands before the cut changes nothing after it, but for the noise's place in the video.
-    other = [Picture(255 - picture.pixels, picture.ticks) for picture in dark]
+    other = [Picture.of(255 - picture.pixels, picture.ticks) for picture in dark]
     assert np.array_equal(restored(networks, other + bright, cut=7)[7:], both[7:])
 
 
@@ -255,7 +255,7 @@ def test_every_color_fix_gives_a_video(networks: Networks, color_fix: ColorFix) 
 
 
 def test_a_change_of_size_starts_a_shot(networks: Networks) -> None:
-    narrow = [Picture(picture.pixels[:, :20], 500 + picture.ticks) for picture in moving_pictures(3)]
+    narrow = [Picture.of(picture.pixels[:, :20], 500 + picture.ticks) for picture in moving_pictures(3)]
     assert restored(networks, moving_pictures(3) + narrow).shape == (6, 48, 64, 3)
 
 
