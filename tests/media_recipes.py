@@ -67,6 +67,8 @@ RECIPES: Final[dict[str, tuple[str, ...]]] = {
         *(*_MOVING, *_STEREO, *_X264),
         *("-af", "pan=5.1|FL=c0|FR=c1|FC=c0|LFE=c1|BL=c0|BR=c1", "-c:a", "pcm_s24le"),
     ),
+    # The sound ends before the picture.
+    "short_sound.mkv": (*_MOVING, *_STEREO, "-af", "atrim=end=0.4", *_X264, "-c:a", "aac"),
     # The picture begins after the sound.
     "late_picture.mkv": (*("-itsoffset", "0.4", *_MOVING, *_STEREO, *_X264, "-c:a", "aac"),),
     # Time, geometry and containers.

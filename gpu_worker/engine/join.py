@@ -146,9 +146,8 @@ class _Join:
                     extras = _Extras(self.source.path, output, clock=self.clock, has_cover=False)
                     tracks.lost += extras.lost
                     tracks.finish()
-                    return path, tracks
-        path.unlink(missing_ok=True)
-        return None, tracks
+        # There is no file where nothing was written: a span may lie where the tracks are silent.
+        return path if path.exists() else None, tracks
 
     def _add_video(self, output: OutputContainer, template: VideoStream) -> VideoStream:
         stream = output.add_stream_from_template(template)
