@@ -167,6 +167,10 @@ class Tracks:
         if stream.codec_context is None:
             self.lost.append(Lost("audio", f"{describe(stream)}: no decoder for it"))
             return
+        if not stream.channels:
+            # A broadcast can announce a track and send nothing of it.
+            self.lost.append(Lost("audio", f"{describe(stream)}: announced, and not there"))
+            return
         # A decoder's name can differ from its codec's: "mp3float" decodes MP3.
         codec = stream.codec_context.codec.canonical_name
         is_pcm = codec.startswith("pcm_")
