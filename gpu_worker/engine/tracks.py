@@ -7,6 +7,7 @@ encoded anew: sound without loss where the source's is without loss. What cannot
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +22,8 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from gpu_worker.engine.containers import open_source
+from gpu_worker.engine.containers import open_source, video_stream
+from gpu_worker.engine.recordings import read_packets
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +203,7 @@ class Tracks:
         if not wanted:
             return
         past: set[int] = set()
-        for packet in self._source.demux(wanted):
+        for packet in read_packets(self._source, video_stream(self._source), wanted):
             # The demuxer ends with an empty packet for each stream.
             if packet.dts is None and packet.pts is None:
                 continue
@@ -230,6 +232,8 @@ class CopiedTrack:
         self._clock = clock
         self._shift = round(clock.zero / stream.time_base)
         self._is_text = stream.codec_context.codec.canonical_name == "mov_text"
+        self._is_sound = stream.type == "audio"
+        self._last = -math.inf
         copy_description(stream, self._stream)
 
     def convert(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
@@ -244,6 +248,10 @@ class CopiedTrack:
         assert shown_at is not None
         if not self._clock.has(self._clock.moment(shown_at, packet.time_base)):
             return
+        if self._is_sound and decoded_at < self._last:
+            # Where recordings meet, the sound of the one can reach into the other.
+            return
+        self._last = decoded_at
         packet.dts, packet.pts = decoded_at - self._shift, shown_at - self._shift
         packet.stream = self._stream
         yield packet
@@ -275,6 +283,7 @@ class EncodedTrack:
         if codec == "aac":
             self._encoder.bit_rate = _BITS_A_CHANNEL * min(stream.channels, _MAX_CHANNELS)
         self._resampler = AudioResampler(format=sample_format, layout=layout, rate=rate, frame_size=1024)
+        self._last = -math.inf
         copy_description(stream, self._encoder)
 
     def convert(self, packet: Packet[AudioStream]) -> Iterator[Packet[AudioStream]]:
@@ -301,6 +310,10 @@ class EncodedTrack:
         if frame.pts is not None and frame.time_base is not None:
             if not self._clock.has(self._clock.moment(frame.pts, frame.time_base)):
                 return
+            if frame.pts <= self._last:
+                # As in a track that is copied.
+                return
+            self._last = frame.pts
             frame.pts -= round(self._clock.zero / frame.time_base)
         yield from self._encoder.encode(frame)
 

@@ -29,6 +29,7 @@ from gpu_worker.engine.fields import Scan, find_fields
 from gpu_worker.engine.filters import Shape
 from gpu_worker.engine.pictures import Picture, read_pictures
 from gpu_worker.engine.progressive import Moment, num_progressive, upright_frames
+from gpu_worker.engine.recordings import read_packets
 from gpu_worker.engine.side_data import Orientation, orientation, side_data, turned
 from gpu_worker.engine.stills import Still, read_still
 from gpu_worker.engine.timeline import Timeline, find_timeline
@@ -50,7 +51,7 @@ class VideoSource:
             try:
                 self._stream = video_stream(self._container)
                 self.start_seconds = _start_seconds(self._container, self._stream)
-                timestamps = _timestamps(path, self._stream.index)
+                timestamps = _timestamps(path)
                 first = _first_frame(path)
                 self.fields = find_fields(path)
             except BaseException:
@@ -128,7 +129,7 @@ class VideoSource:
     def _decode(self) -> Iterator[VideoFrame]:
         num_frames = num_broken = 0
         with reading():
-            for packet in self._container.demux(self._stream):
+            for packet in read_packets(self._container, self._stream, [self._stream]):
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
@@ -163,7 +164,7 @@ def measure(path: Path) -> Measured:
         return Measured(
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            num_frames=len(_timestamps(path, stream.index)),
+            num_frames=len(_timestamps(path)),
             frame_rate=stream.average_rate or Fraction(0),
             duration_seconds=duration,
             num_audio_tracks=len(container.streams.audio),
@@ -198,11 +199,12 @@ def _start_seconds(container: InputContainer, video: VideoStream) -> Fraction:
     return min(starts, default=Fraction(0))
 
 
-def _timestamps(path: Path, index: int) -> list[int]:
-    """Reads the timestamps of a stream's frames without decoding them."""
+def _timestamps(path: Path) -> list[int]:
+    """Reads the timestamps of a video's frames without decoding them."""
     with open_source(path) as container:
+        stream = video_stream(container)
         timestamps = []
-        for packet in container.demux(container.streams[index]):
+        for packet in read_packets(container, stream, [stream]):
             timestamp = packet.pts if packet.pts is not None else packet.dts
             if timestamp is not None and packet.size and not packet.is_discard:
                 timestamps.append(timestamp)
