@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _AAC_RATES: Final = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _BITS_A_CHANNEL: Final = 96_000
 _MAX_CHANNELS: Final = 8
+#: So many samples are encoded at once: what AAC wants.
+_FRAME_SAMPLES: Final = 1024
 _TEXT_SUBTITLES: Final = frozenset({"subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"})
 
 
@@ -261,6 +263,19 @@ class CopiedTrack:
         yield from ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How samples are written."""
+
+    sample_format: str
+    layout: str
+    rate: int
+
+    def resampler(self, *, num_samples: int | None = None) -> AudioResampler:
+        """Returns what turns sound into this form, in frames of so many samples."""
+        return AudioResampler(self.sample_format, self.layout, self.rate, num_samples)
+
+
 class EncodedTrack:
     """Sound that the container does not hold, encoded anew."""
 
@@ -282,7 +297,11 @@ class EncodedTrack:
         self._encoder.format = sample_format
         if codec == "aac":
             self._encoder.bit_rate = _BITS_A_CHANNEL * min(stream.channels, _MAX_CHANNELS)
-        self._resampler = AudioResampler(format=sample_format, layout=layout, rate=rate, frame_size=1024)
+        self._form = _Form(sample_format, layout, rate)
+        self._converter = self._form.resampler()
+        #: What the converter is set up for.
+        self._converts: _Form | None = None
+        self._cutter = self._form.resampler(num_samples=_FRAME_SAMPLES)
         self._last = -math.inf
         copy_description(stream, self._encoder)
 
@@ -294,17 +313,38 @@ class EncodedTrack:
             logger.warning("sound track %d: a packet cannot be decoded", self._source.index)
             return
         for frame in frames:
-            for resampled in self._resampler.resample(frame):
-                yield from self._encode(resampled)
+            yield from self._resample(frame)
 
     def finish(self) -> Iterator[Packet[AudioStream]]:
-        """Yields what the decoder, the resampler and the encoder still hold."""
+        """Yields what the decoder, the resamplers and the encoder still hold."""
         for frame in self._source.codec_context.decode(None):
-            for resampled in self._resampler.resample(frame):
-                yield from self._encode(resampled)
-        for resampled in self._resampler.resample(None):
-            yield from self._encode(resampled)
+            yield from self._resample(frame)
+        yield from self._convert(None)
+        for cut in self._cutter.resample(None):
+            yield from self._encode(cut)
         yield from self._encoder.encode(None)
+
+    def _resample(self, frame: av.AudioFrame) -> Iterator[Packet[AudioStream]]:
+        """Gives sound the form of the result; that of the source can change on the way, as broadcasts do it."""
+        form = _Form(frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._converts not in (None, form):
+            yield from self._convert(None)
+            self._converter = self._form.resampler()
+        self._converts = form
+        yield from self._convert(frame)
+
+    def _convert(self, frame: av.AudioFrame | None) -> Iterator[Packet[AudioStream]]:
+        """Encodes sound in frames of one length; without a frame what the converter still holds."""
+        for converted in self._converter.resample(frame):
+            # A converter with nothing to do gives back what it gets.
+            if converted is None:
+                continue
+            if converted.pts is not None and converted.time_base is not None:
+                # Converters count in units of their own, and the cutter expects those of its first frame.
+                converted.pts = round(converted.pts * converted.time_base * self._form.rate)
+                converted.time_base = Fraction(1, self._form.rate)
+            for cut in self._cutter.resample(converted):
+                yield from self._encode(cut)
 
     def _encode(self, frame: av.AudioFrame) -> Iterator[Packet[AudioStream]]:
         if frame.pts is not None and frame.time_base is not None:

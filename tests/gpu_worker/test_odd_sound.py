@@ -5,11 +5,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpu_worker.contract import Output
 from gpu_worker.engine.tracks import Lost
 from tests import samples
+from tests.gpu_worker.media_files import samples_of
 from tests.gpu_worker.test_tracks import restored
 
 pytestmark = pytest.mark.services
@@ -42,3 +44,23 @@ def test_a_preview_may_lie_where_no_track_sounds(output: Output, tmp_path: Path)
     if output is Output.PNG:
         with zipfile.ZipFile(result) as archive:
             assert "sound.mka" not in archive.namelist()
+
+
+@pytest.mark.parametrize("change", [("-ac", "1"), ("-ar", "32000")], ids=["one channel", "another rate"])
+@pytest.mark.parametrize("output", [Output.H264, Output.PRORES])
+def test_sound_can_change_its_form_on_the_way(
+    output: Output, change: tuple[str, ...], tmp_path: Path
+) -> None:
+    first = samples.path("sound_mp2.ts")
+    # The tone of the left channel is 440 Hz in all parts.
+    changed = ("-i", first, "-c:v", "copy", "-af", "pan=stereo|c0=c0|c1=c0", *change, "-c:a", "mp2")
+    second = samples.run_ffmpeg(tmp_path / "second.ts", *changed, "-output_ts_offset", "1")
+    source = tmp_path / "changing.ts"
+    source.write_bytes(first.read_bytes() + second.read_bytes() + first.read_bytes())
+    result, joined = restored(source, tmp_path, output)
+    assert (joined.measured.num_audio_tracks, joined.lost) == (1, ())
+    tone = samples_of(result)[0].astype(float)
+    assert len(tone) == pytest.approx(3 * 48_000, abs=4_000)
+    for start in (12_000, 60_000, 108_000):
+        spectrum = np.abs(np.fft.rfft(tone[start : start + 24_000]))
+        assert spectrum.argmax() * 2 == pytest.approx(440, abs=2)
