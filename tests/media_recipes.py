@@ -77,6 +77,20 @@ RECIPES: Final[dict[str, tuple[str, ...]]] = {
     "flash.flv": (*_MOVING, "-c:v", "flv", "-q:v", "2"),
     "windows.wmv": (*_MOVING, "-c:v", "wmv2", "-q:v", "2"),
     "moving.gif": (*_MOVING, "-vf", "fps=10", "-loop", "0"),
+    # The last frame stands for three seconds, the one before it for as long as all others.
+    "end_card.gif": (*_MOVING, "-vf", "fps=10", "-final_delay", "300"),
+    # Three frames, at 0, 1 and 10 seconds; the last one is shown for a second.
+    "slides.mkv": (
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=96x64:rate=1:duration=3",
+            "-vf",
+            "setpts=if(eq(N\\,2)\\,10\\,N)/TB",
+        ),
+        *(*_X264, "-fps_mode", "vfr"),
+    ),
     "vp8.webm": (*_MOVING, "-c:v", "libvpx", "-crf", "4", "-b:v", "2M"),
     "dv.dv": (*("-f", "lavfi", "-i", "testsrc2=size=720x576:rate=25:duration=0.2", "-pix_fmt", "yuv420p"),),
     "mirrored.mp4": ("-display_hflip", "-i", "{moving.mp4}", "-c", "copy"),

@@ -80,7 +80,8 @@ class ResultFormat:
     """What every segment of one result looks like; made from the source and the user's choice alone.
 
     `time_base` is the unit of `ticks` in seconds, `rate` the mean of frames a second, `frame_ticks` how long a
-    frame lasts where the source does not say. `is_deep` is True where the source has more than 8 bits.
+    frame lasts where the source does not say, `last_frame_ticks` how long the source's last one lasts. `is_deep` is
+    True where the source has more than 8 bits.
     """
 
     output: Output
@@ -89,6 +90,7 @@ class ResultFormat:
     time_base: Fraction
     rate: Fraction
     frame_ticks: int
+    last_frame_ticks: int
     colors: Colors
     hdr: Hdr
     is_deep: bool
@@ -121,6 +123,7 @@ class ResultFormat:
             time_base=source.timeline.time_base,
             rate=source.timeline.mean_rate,
             frame_ticks=source.timeline.frame_ticks,
+            last_frame_ticks=source.timeline.last_frame_ticks,
             colors=colors,
             hdr=source.hdr,
             is_deep=source.is_deep,

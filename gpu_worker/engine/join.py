@@ -177,19 +177,31 @@ class _Join:
                     raise WorkerError(
                         ErrorCode.ENGINE_FAILED, f"segment {number} comes from another encoder than the first"
                     )
-                order.expect(self._moments(container, segment))
+                moments = self._moments(container, segment)
+                order.expect(moments)
+                end = self._odd_end(moments[-1]) if number == len(segments) else None
                 container.seek(0, stream=segment)
-                for packet in container.demux(segment):
+                for position, packet in enumerate(container.demux(segment), start=1):
                     if not packet.size:
                         continue
                     packet.pts = self._ticks(packet) - self.start
                     packet.dts = order.decoded_at(packet.pts)
                     packet.duration = round((packet.duration or 0) * packet.time_base / unit)
+                    # MP4 has one list of lengths, in the order of decoding: the last one there counts as well.
+                    if end is not None and (packet.pts == moments[-1] or position == len(moments)):
+                        packet.duration = end - packet.pts
                     packet.time_base = unit
                     packet.stream = stream
                     yield packet, packet.dts * unit
             if self.on_segment is not None:
                 self.on_segment(number)
+
+    def _odd_end(self, last: int) -> int | None:
+        """Returns when the result ends; None where its last frame, which begins at `last`, is shown as usual."""
+        usual = last + self.result_format.frame_ticks
+        told = last + self.result_format.last_frame_ticks
+        end = told if self.span is None else self.span.end - self.span.start
+        return None if end == usual else end
 
     def _moments(self, container: InputContainer, segment: VideoStream) -> list[int]:
         moments = [self._ticks(packet) - self.start for packet in container.demux(segment) if packet.size]

@@ -77,10 +77,10 @@ class SegmentWriter:
         self.busy_seconds += time.perf_counter() - started_at
 
     def finish(self, end_ticks: int | None = None) -> None:
-        """Writes what is held back; the last frame lasts until `end_ticks`, or as long as frames usually do."""
+        """Writes what is held back; its last frame lasts until `end_ticks`, or as long as the source's last one."""
         started_at = time.perf_counter()
         if self._waiting is not None:
-            self._flush(self._waiting[1] + self._format.frame_ticks if end_ticks is None else end_ticks)
+            self._flush(self._waiting[1] + self._format.last_frame_ticks if end_ticks is None else end_ticks)
         self._file.finish()
         self.busy_seconds += time.perf_counter() - started_at
 
@@ -113,6 +113,8 @@ class _MovieFile:
         self._time_base = result_format.time_base
         encoder = result_format.encoder
         self._order = DecodingOrder(encoder.reordering, result_format.frame_ticks)
+        #: How long each frame lasts that the encoder holds, by its moment: encoders only tell what is usual.
+        self._lengths: dict[int, int] = {}
         # The moment at which the segment begins is counted in units of the movie: milliseconds would round it.
         options = {"movflags": "+faststart", "movie_timescale": str(self._time_base.denominator)}
         self._container: OutputContainer = av.open(str(path), "w", format=encoder.container, options=options)
@@ -133,7 +135,8 @@ class _MovieFile:
             context.codec_tag = encoder.codec_tag
 
     def write(self, frame: VideoFrame, ticks: int, length: int) -> None:
-        frame.pts, frame.time_base, frame.duration = ticks, self._time_base, length
+        frame.pts, frame.time_base = ticks, self._time_base
+        self._lengths[ticks] = length
         # The source's own I and B frames are no advice for this encoder.
         frame.pict_type = PictureType.NONE
         self._order.expect([ticks])
@@ -149,5 +152,5 @@ class _MovieFile:
     def _mux(self, frame: VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
             assert packet.pts is not None
-            packet.dts = self._order.decoded_at(packet.pts)
+            packet.dts, packet.duration = self._order.decoded_at(packet.pts), self._lengths.pop(packet.pts)
             self._container.mux(packet)

@@ -33,6 +33,8 @@ _COMMON_RATES: Final = tuple(
 )
 #: MP4 stores moments as multiples of a unit; this many units a second keep sound and picture together.
 _MIN_UNITS: Final = 10_000
+#: Nobody looks at a picture longer: files that say so have not been finished.
+_MAX_LAST_SECONDS: Final = 60
 #: A grid needs moments that are at least this much finer than its frames.
 _MIN_TICKS_A_FRAME: Final = 4
 
@@ -42,7 +44,8 @@ class Timeline:
     """Turns a frame's timestamp in the source into ticks of `time_base` in the result.
 
     `source_unit` and `first` are the source's time base and its first frame's timestamp; `offset_seconds` is
-    when that frame appears in the result. `rate` is None for a variable frame rate.
+    when that frame appears in the result. `rate` is None for a variable frame rate. `last_seconds` is how long the
+    last frame is shown, 0 where the source does not say.
     """
 
     source_unit: Fraction
@@ -50,6 +53,7 @@ class Timeline:
     offset_seconds: Fraction
     rate: Fraction | None
     mean_rate: Fraction
+    last_seconds: Fraction = Fraction(0)
 
     @property
     def time_base(self) -> Fraction:
@@ -71,6 +75,15 @@ class Timeline:
         """How long a frame lasts, for sources that give some of their frames no timestamp."""
         return max(1, round(1 / (self.mean_rate * self.time_base)))
 
+    @property
+    def last_frame_ticks(self) -> int:
+        """How long the last frame is shown; as long as others where the source does not say."""
+        if not 0 < self.last_seconds <= _MAX_LAST_SECONDS:
+            return self.frame_ticks
+        if self.rate is None:
+            return max(1, round(self.last_seconds / self.time_base))
+        return max(1, round(self.last_seconds * self.rate)) * self.frame_ticks
+
 
 def find_timeline(
     timestamps: Iterable[int],
@@ -78,11 +91,12 @@ def find_timeline(
     unit: Fraction,
     declared_rates: Iterable[Fraction | None],
     start_seconds: Fraction,
+    last_length: int = 0,
 ) -> Timeline:
     """Finds the grid on which the frames stand, if there is one.
 
-    `timestamps` are those of all frames in units of `unit` seconds, in any order; `start_seconds` is the
-    file's start, which becomes 0 in the result.
+    `timestamps` are those of all frames in units of `unit` seconds, in any order, and `last_length` is how long the
+    last one is shown; `start_seconds` is the file's start, which becomes 0 in the result.
     """
     moments = array("q", sorted(timestamps))
     first = moments[0] if moments else 0
@@ -97,6 +111,7 @@ def find_timeline(
         offset_seconds=max(Fraction(0), first * unit - start_seconds),
         rate=grid,
         mean_rate=grid or mean,
+        last_seconds=last_length * unit,
     )
 
 

@@ -7,6 +7,7 @@ mean.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -51,7 +52,7 @@ class VideoSource:
             try:
                 self._stream = video_stream(self._container)
                 self.start_seconds = _start_seconds(self._container, self._stream)
-                timestamps = _timestamps(path)
+                timestamps, last_length = _timestamps(path)
                 first = _first_frame(path)
                 self.fields = find_fields(path)
             except BaseException:
@@ -64,6 +65,7 @@ class VideoSource:
             unit=self._stream.time_base,
             declared_rates=[self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate],
             start_seconds=self.start_seconds,
+            last_length=last_length,
         )
         if self.fields.scan is Scan.TELECINED:
             self._take_for_film()
@@ -164,7 +166,7 @@ def measure(path: Path) -> Measured:
         return Measured(
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            num_frames=len(_timestamps(path)),
+            num_frames=len(_timestamps(path)[0]),
             frame_rate=stream.average_rate or Fraction(0),
             duration_seconds=duration,
             num_audio_tracks=len(container.streams.audio),
@@ -199,13 +201,15 @@ def _start_seconds(container: InputContainer, video: VideoStream) -> Fraction:
     return min(starts, default=Fraction(0))
 
 
-def _timestamps(path: Path) -> list[int]:
-    """Reads the timestamps of a video's frames without decoding them."""
+def _timestamps(path: Path) -> tuple[list[int], int]:
+    """Reads the timestamps of a video's frames, and how long the last is shown, without decoding them."""
     with open_source(path) as container:
         stream = video_stream(container)
-        timestamps = []
+        timestamps, last, last_length = list[int](), -math.inf, 0
         for packet in read_packets(container, stream, [stream]):
             timestamp = packet.pts if packet.pts is not None else packet.dts
             if timestamp is not None and packet.size and not packet.is_discard:
+                if timestamp > last:
+                    last, last_length = timestamp, packet.duration or 0
                 timestamps.append(timestamp)
-    return timestamps
+    return timestamps, last_length

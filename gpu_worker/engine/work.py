@@ -249,6 +249,12 @@ class _Work:
         else:
             self._skip(segment)
         self._spans.append(segment.span)
+        if self._ticks:
+            # The next segment begins where the last frame of this one ends.
+            behind = segment.item_behind
+            self._ticks[1] = (
+                self._ticks[1] + self._format.last_frame_ticks if behind is None else behind.ticks
+            )
 
     def _restore(self, segment: Segment[Picture]) -> None:
         while len(self._encoders) >= _MAX_ENCODING:
@@ -292,7 +298,7 @@ class _Work:
     def _note_ticks(self, ticks: int) -> None:
         if not self._ticks:
             self._ticks = [ticks, ticks]
-        self._ticks[1] = ticks + self._format.frame_ticks
+        self._ticks[1] = ticks
 
     def _finish_oldest(self) -> None:
         encoder = self._encoders[0]
