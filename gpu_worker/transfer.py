@@ -185,6 +185,9 @@ class _Download:
     async def go_on(self) -> None:
         """Fetches the rest of the file. Raises `_TransientError` or `WorkerError`."""
         num_there = self._path.stat().st_size
+        if num_there == self._num_bytes:
+            # The connection broke behind the last byte.
+            return
         headers = {"Accept-Encoding": "identity"}
         if num_there:
             headers["Range"] = f"bytes={num_there}-"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
@@ -228,3 +229,23 @@ async def test_a_download_that_has_no_room_is_refused_before_it_begins(
     error = await refused(transfers.download(source, path, num_bytes=2**59))
     await transfers.close()
     assert (error.code, storage.requests) == (ErrorCode.OUT_OF_DISK, [])
+
+
+async def test_a_connection_that_breaks_behind_the_last_byte_has_brought_everything(
+    transfers: Transfers, path: Path
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b"Range:" in request:
+            writer.write(b"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n")
+        else:
+            # The chunk that says that no other follows does not come any more.
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            writer.write(b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        await transfers.download(f"http://{host}:{port}/source", path, num_bytes=len(CONTENT), sha256=SHA256)
+    assert content(path) == CONTENT
