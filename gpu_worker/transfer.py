@@ -13,6 +13,7 @@ import logging
 import random
 import re
 import shutil
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,9 +30,9 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES: Final = 1024 * 1024
 _CONNECT_SECONDS: Final = 10.0
 _MAX_PAUSE_SECONDS: Final = 30.0
-#: Answers that another try may change.
 #: S3 answers 403 for what is not there to those who may not list.
 _ABSENT: Final = frozenset({403, 404})
+#: Answers that another try may change.
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -271,7 +272,8 @@ def _refusal(status: int, code: ErrorCode) -> Exception:
 def _network_errors() -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    # httpx lets those of a broken record through.
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         # The text of these errors can hold the address.
         raise _TransientError(type(error).__name__) from None
 

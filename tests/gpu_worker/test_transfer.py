@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+import socket
+import socketserver
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ import pytest_asyncio
 from gpu_worker.contract import ErrorCode, ResultParts, WorkerError
 from gpu_worker.settings import WorkerSettings
 from gpu_worker.transfer import Transfers, sha256_of
+from tests.certificates import certificate_for_loopback
 from tests.gpu_worker.http_servers import Storage
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
@@ -249,3 +254,35 @@ async def test_a_connection_that_breaks_behind_the_last_byte_has_brought_everyth
         host, port = server.sockets[0].getsockname()
         await transfers.download(f"http://{host}:{port}/source", path, num_bytes=len(CONTENT), sha256=SHA256)
     assert content(path) == CONTENT
+
+
+@pytest.fixture
+def broken_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address whose server answers each request with a record that cannot be decrypted."""
+    authority, certificate = certificate_for_loopback(tmp_path, name="localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.fromfd(self.request.fileno(), socket.AF_INET, socket.SOCK_STREAM) as below:
+                encrypted = context.wrap_socket(self.request, server_side=True)
+                encrypted.recv(65_536)
+                below.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))
+                encrypted.close()
+
+    with socketserver.ThreadingTCPServer(("localhost", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield f"https://localhost:{server.server_address[1]}/source?X-Signature=topsecret"
+        server.shutdown()
+
+
+async def test_an_answer_that_cannot_be_decrypted_is_tried_again(broken_tls: str, path: Path) -> None:
+    transfers = Transfers(WorkerSettings(transfer_tries=2, transfer_pause_seconds=0.01))
+    error = await refused(transfers.download(broken_tls, path, num_bytes=len(CONTENT)))
+    assert (error.code, error.detail) == (ErrorCode.SOURCE_UNREACHABLE, "SSLError, after 2 tries")
+    error = await refused(transfers.upload_bytes(broken_tls, b"{}", content_type="application/json"))
+    assert error.code is ErrorCode.UPLOAD_FAILED
+    await transfers.close()
