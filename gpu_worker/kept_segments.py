@@ -177,6 +177,9 @@ class KeptSegments:
                 await self._put(span)
             except WorkerError as error:
                 logger.warning("segment %d is not kept: %s", span.index, error)
+            except Exception:
+                # A defect of ours, or a disk's: whoever waits for the others would wait for ever.
+                logger.exception("segment %d is not kept", span.index)
             finally:
                 self._finished.task_done()
 
