@@ -92,6 +92,8 @@ class RankGroup:
                 await self._until_ready()
         except TimeoutError:
             raise GroupFailed(f"the ranks are not ready after {seconds:g} s: {self._tail}") from None
+        # All have come: a worker that is killed, or ends, leaves no address behind.
+        self._forget_address()
         self.seconds_to_ready = time.monotonic() - started_at
 
     async def _until_ready(self) -> None:
@@ -131,8 +133,7 @@ class RankGroup:
     async def close(self) -> None:
         """Kills what is left of the ranks and waits until they are gone."""
         self.kill()
-        if self._server is not None:
-            self._server.close()
+        self._forget_address()
         if self._process is not None:
             await self._process.wait()
         for link in self._links.values():
@@ -140,6 +141,11 @@ class RankGroup:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _forget_address(self) -> None:
+        """Lets no rank come any more; those that are there stay."""
+        if self._server is not None:
+            self._server.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill(self) -> None:

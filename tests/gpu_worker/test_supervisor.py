@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -83,6 +84,19 @@ async def test_ranks_are_started_once_and_stay_warm(supervisor: Supervisor, rest
     for _ in range(3):
         assert (await restore(supervisor, "good")).num_frames == 30
     assert count(starts) == 1
+
+
+async def test_ranks_that_are_ready_need_no_file(
+    starts: Path, restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The address of a socket has few letters, and a worker that is killed cannot remove it.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        supervisor = Supervisor(command(starts), PATIENCE)
+        await supervisor.ready()
+        assert not list(Path(folder).iterdir())  # noqa: ASYNC240
+        assert (await restore(supervisor, "good")).num_frames == 30
+        await supervisor.close()
 
 
 @pytest.mark.parametrize(
