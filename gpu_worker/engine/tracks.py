@@ -302,6 +302,8 @@ class EncodedTrack:
         #: What the converter is set up for.
         self._converts: _Form | None = None
         self._cutter = self._form.resampler(num_samples=_FRAME_SAMPLES)
+        #: Where in the source the next sample belongs.
+        self._following = round(clock.zero * rate)
         self._last = -math.inf
         copy_description(stream, self._encoder)
 
@@ -339,10 +341,15 @@ class EncodedTrack:
             # A converter with nothing to do gives back what it gets.
             if converted is None:
                 continue
-            if converted.pts is not None and converted.time_base is not None:
+            rate = self._form.rate
+            if converted.pts is None or converted.time_base is None:
+                # Decoders say no moment of what they held back.
+                converted.pts = self._following
+            else:
                 # Converters count in units of their own, and the cutter expects those of its first frame.
-                converted.pts = round(converted.pts * converted.time_base * self._form.rate)
-                converted.time_base = Fraction(1, self._form.rate)
+                converted.pts = round(converted.pts * converted.time_base * rate)
+            converted.time_base = Fraction(1, rate)
+            self._following = converted.pts + converted.samples
             for cut in self._cutter.resample(converted):
                 yield from self._encode(cut)
 

@@ -64,3 +64,15 @@ def test_sound_can_change_its_form_on_the_way(
     for start in (12_000, 60_000, 108_000):
         spectrum = np.abs(np.fft.rfft(tone[start : start + 24_000]))
         assert spectrum.argmax() * 2 == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("output", Output)
+def test_what_a_decoder_held_back_is_heard_at_the_end(output: Output, tmp_path: Path) -> None:
+    result, joined = restored(samples.path("sound_wma.wmv"), tmp_path, output)
+    assert joined.measured.num_audio_tracks == 1
+    if output is Output.PNG:
+        with zipfile.ZipFile(result) as archive:
+            result = Path(archive.extract("sound.mka", tmp_path))
+    # WMA's decoder says no moment of its last frame.
+    wanted, found = (samples_of(path).shape[1] for path in (samples.path("sound_wma.wmv"), result))
+    assert found == pytest.approx(wanted, abs=1024)
