@@ -223,7 +223,11 @@ class Tracks:
 
     def _write(self, packet: Packet[Any]) -> None:
         for converted in self._tracks[packet.stream_index].convert(packet):
-            self._output.mux(converted)
+            try:
+                self._output.mux(converted)
+            except av.error.InvalidDataError:
+                # ffmpeg looks into what it copies from one container's form into another's.
+                logger.warning("track %d: a packet is damaged", packet.stream_index)
 
 
 class CopiedTrack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from gpu_worker.contract import Output
 from gpu_worker.engine.tracks import Lost
 from tests import samples
-from tests.gpu_worker.media_files import samples_of
+from tests.gpu_worker.media_files import packets, samples_of
 from tests.gpu_worker.test_tracks import restored
 
 pytestmark = pytest.mark.services
@@ -76,3 +77,19 @@ def test_what_a_decoder_held_back_is_heard_at_the_end(output: Output, tmp_path: 
     # WMA's decoder says no moment of its last frame.
     wanted, found = (samples_of(path).shape[1] for path in (samples.path("sound_wma.wmv"), result))
     assert found == pytest.approx(wanted, abs=1024)
+
+
+@pytest.mark.parametrize("output", [Output.H264, Output.PRORES, Output.PNG])
+def test_damaged_sound_is_left_out(output: Output, tmp_path: Path) -> None:
+    source = samples.run_ffmpeg(tmp_path / "whole.ts", "-i", samples.path("sound_mp2.ts"), "-c:a", "aac")
+    content = source.read_bytes()
+    num_packets = len(packets(source, "audio"))
+    # The heads of two frames of sound, which begin with twelve bits that are set.
+    heads = [found.start() for found in re.finditer(rb"\xff\xf1", content)][10:12]
+    for head in heads:
+        content = content[:head] + bytes(2) + content[head + 2 :]
+    (damaged := tmp_path / "damaged.ts").write_bytes(content)
+    result, joined = restored(damaged, tmp_path, output)
+    assert (joined.measured.num_frames, joined.measured.num_audio_tracks) == (25, 1)
+    if output is not Output.PNG:
+        assert num_packets - 6 <= len(packets(result, "audio")) < num_packets
