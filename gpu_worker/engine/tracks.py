@@ -93,8 +93,8 @@ class Lost:
 class Clock:
     """Turns moments of the source into moments of the result, in seconds.
 
-    `zero` is the moment of the source that is 0 in the result. With `end`, only what begins before that moment
-    of the result, and not before 0, belongs to it.
+    `zero` is the moment of the source that is 0 in the result. With `end`, only sound that begins before that
+    moment of the result, and not before 0, belongs to it.
     """
 
     zero: Fraction
@@ -107,6 +107,13 @@ class Clock:
     def has(self, moment: Fraction) -> bool:
         """True for what belongs into the result."""
         return self.end is None or 0 <= moment < self.end
+
+    def shown(self, moment: Fraction, length: Fraction) -> tuple[Fraction, Fraction] | None:
+        """Returns when and how long the result shows a text; one that is there already begins at 0."""
+        if self.is_past(moment) or (moment < 0 and moment + length <= 0):
+            return None
+        begin, end = max(moment, Fraction(0)), moment + length
+        return begin, (end if self.end is None else min(end, self.end)) - begin
 
     def is_past(self, moment: Fraction) -> bool:
         """True when nothing from here on belongs into the result."""
@@ -252,13 +259,19 @@ class CopiedTrack:
         shown_at = packet.pts if packet.pts is not None else packet.dts
         assert decoded_at is not None
         assert shown_at is not None
-        if not self._clock.has(self._clock.moment(shown_at, packet.time_base)):
-            return
-        if self._is_sound and decoded_at < self._last:
+        moment = self._clock.moment(shown_at, packet.time_base)
+        if self._is_sound:
             # Where recordings meet, the sound of the one can reach into the other.
-            return
-        self._last = decoded_at
-        packet.dts, packet.pts = decoded_at - self._shift, shown_at - self._shift
+            if not self._clock.has(moment) or decoded_at < self._last:
+                return
+            self._last = decoded_at
+            packet.dts, packet.pts = decoded_at - self._shift, shown_at - self._shift
+        else:
+            shown = self._clock.shown(moment, (packet.duration or 0) * packet.time_base)
+            if shown is None:
+                return
+            packet.dts = packet.pts = round(shown[0] / packet.time_base)
+            packet.duration = round(shown[1] / packet.time_base)
         packet.stream = self._stream
         yield packet
 
@@ -387,8 +400,9 @@ class TextTrack:
     def convert(self, packet: Packet[SubtitleStream]) -> Iterator[Packet[SubtitleStream]]:
         """Yields the text of a packet, unless it is empty or not to be read."""
         assert packet.pts is not None
-        moment = self._clock.moment(packet.pts, packet.time_base)
-        if not self._clock.has(moment):
+        length = (packet.duration or 0) * packet.time_base
+        shown = self._clock.shown(self._clock.moment(packet.pts, packet.time_base), length)
+        if shown is None:
             return
         try:
             subtitles = self._source.decode2(packet)
@@ -397,7 +411,7 @@ class TextTrack:
             return
         if subtitles is None or not len(subtitles):
             return
-        length = (packet.duration or 0) * packet.time_base
+        moment, length = shown
         converted = self._stream.codec_context.encode_subtitle(subtitles)
         converted.stream = self._stream
         converted.time_base = _MILLISECOND
