@@ -8,19 +8,17 @@ from gpu_worker.contract import Frames
 from restorations.models import Video
 
 SECONDS: Final = 3
-#: Where telecine is undone, four of five frames are left: a range near the end would lie behind it.
-_LEFT_OF_INTERLACED: Final = 0.8
 
 
 def num_frames(video: Video) -> int:
     """Returns how many frames a preview of this video has; 0 when it is too short to have one."""
     wanted = max(1, round(SECONDS * video.rate))
-    return wanted if not video.is_image and video.rate > 0 and wanted < _frames_there(video) else 0
+    return wanted if not video.is_image and video.rate > 0 and wanted < video.num_frames else 0
 
 
 def latest_start(video: Video) -> float:
     """Returns the last second at which a preview can begin, in tenths."""
-    left = _frames_there(video) - num_frames(video)
+    left = video.num_frames - num_frames(video)
     return int(10 * left / video.rate) / 10
 
 
@@ -32,9 +30,5 @@ def usual_start(video: Video) -> float:
 def frames_from(video: Video, seconds: float) -> Frames:
     """Returns the range that begins at a moment; where frames do not come evenly, near it."""
     length = num_frames(video)
-    start = min(max(0, round(seconds * video.rate)), _frames_there(video) - length)
+    start = min(max(0, round(seconds * video.rate)), video.num_frames - length)
     return start, start + length
-
-
-def _frames_there(video: Video) -> int:
-    return int(video.num_frames * _LEFT_OF_INTERLACED) if video.is_interlaced else video.num_frames

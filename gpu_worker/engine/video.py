@@ -21,7 +21,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from gpu_worker.contract import ErrorCode, WorkerError
+from gpu_worker.contract import ErrorCode, Frames, WorkerError
 from gpu_worker.engine.colors import Colors, Hdr
 from gpu_worker.engine.containers import open_source, video_stream
 from gpu_worker.engine.cuts import Luma
@@ -87,6 +87,11 @@ class VideoSource:
         # Both have to agree which side is up or down: the result has the size of ffmpeg's answer.
         if told is not None and (told[0] == 0) == (self._orientation[0] == 0):
             self._orientation = told
+
+    def progressive(self, frames: Frames) -> Frames:
+        """Returns which progressive frames come of a range of the file's."""
+        start, end = (num_progressive(number, self.fields) for number in frames)
+        return start, max(start + 1, end)
 
     def pictures(self) -> Iterator[tuple[Picture, Luma]]:
         """Yields each frame as a picture and as a small frame of brightness. Raises `WorkerError`."""

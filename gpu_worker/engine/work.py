@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -134,6 +134,7 @@ def _attempt(
     """One pass over the video; None when the plan failed, and then nothing of it is held."""
     with closing(VideoSource(job.source)) as source:
         result_format = ResultFormat.of(source, job.output, width=job.width, height=job.height)
+        job = _in_result(job, source)
         # A range moves to the borders of latents, which are known when it was read.
         if job.span is None and source.num_frames:
             events.expect(source.num_frames)
@@ -150,6 +151,12 @@ def _attempt(
             logger.warning("%s", str(failed))
             return None
         return work.done()
+
+
+def _in_result(job: EngineJob, source: VideoSource) -> EngineJob:
+    """Returns the job with its ranges counted in frames of the result: whoever asked counted those of the file."""
+    span = None if job.span is None else source.progressive(job.span)
+    return replace(job, span=span, pins=tuple(source.progressive(pin) for pin in job.pins))
 
 
 class _Reading:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
+from gpu_worker.contract import Frames
+from gpu_worker.engine.alone import restore_alone
+from gpu_worker.engine.cpu import CpuEngine
 from gpu_worker.engine.fields import Fields, Scan, Verdict, find_fields, is_telecined
+from gpu_worker.engine.job import EngineJob
 from gpu_worker.engine.progressive import without_repeats
 from gpu_worker.engine.video import VideoSource
 from tests import samples
@@ -74,6 +79,19 @@ def test_film_stands_on_its_own_grid() -> None:
         assert source.num_frames == len(ticks) == 48
         assert source.timeline.rate == Fraction(24000, 1001)
         assert {later - earlier for earlier, later in pairwise(ticks)} == {source.timeline.frame_ticks}
+
+
+@pytest.mark.parametrize(("frames", "seconds"), [((20, 40), 20 / 29.97), ((50, 60), 50 / 29.97)])
+def test_a_range_of_telecined_film_lies_where_its_frames_lie_in_the_file(
+    frames: Frames, seconds: float, tmp_path: Path
+) -> None:
+    job = EngineJob(
+        source=samples.path("telecined.mkv"), folder=tmp_path, model="cpu", width=96, height=64, span=frames
+    )
+    _, report = restore_alone(job, tmp_path / "result", CpuEngine())
+    # A range begins and ends where a latent of four frames does.
+    assert report.start_seconds == pytest.approx(seconds, abs=4 / 23.976)
+    assert report.num_frames == pytest.approx((frames[1] - frames[0]) * 4 / 5, abs=4)
 
 
 @pytest.mark.parametrize("name", ["interlaced.mp4", "interlaced_bottom.mpg", "interlaced_untold.mkv"])
