@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -201,8 +202,12 @@ class Supervisor:
             asked.send(request)
             await asked.listen(hear)
         except BaseException:
-            # A second cancel must not leave before the ranks have stopped.
-            await asyncio.shield(asyncio.create_task(self._settle(asked)))
+            # A second cancel must not leave before the ranks have stopped: the next job would hear of this one.
+            settling = asyncio.create_task(self._settle(asked))
+            while not settling.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({settling})
+            settling.result()
             raise
         await self._settle(asked)
         return [asked.answers[rank] for rank in sorted(asked.answers)]

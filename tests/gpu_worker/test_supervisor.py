@@ -153,6 +153,21 @@ async def test_a_cancel_ends_the_work_in_time(
     assert count(starts) == groups
 
 
+async def test_a_second_cancel_waits_for_the_ranks_as_well(
+    supervisor: Supervisor, restore, starts: Path
+) -> None:
+    await supervisor.ready()
+    job = asyncio.create_task(restore(supervisor, "deaf"))
+    await asyncio.sleep(0.3)
+    while not job.done():
+        job.cancel()
+        await asyncio.sleep(0.1)
+    assert job.cancelled()
+    # The ranks that do not stop are gone, and no job is given to them.
+    await restore(supervisor, "good")
+    assert count(starts) == 2
+
+
 async def test_two_ranks_work_together_and_one_that_dies_ends_both(
     tmp_path: Path, restore, starts: Path
 ) -> None:
