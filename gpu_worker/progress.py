@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: Posts one progress document; returns when it was answered or given up.
 SendProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
+#: How long a report may take: nobody wants to know after that.
+_SEND_SECONDS: Final = 30.0
 #: How long a job's end waits for its last report: the result is worth more than a report.
 _FLUSH_SECONDS: Final = 5.0
 
@@ -66,11 +68,19 @@ class ProgressReporter:
             self._wake.clear()
             if self._newest is not None:
                 progress, self._newest = self._newest, None
-                await self._send(progress.to_json())
+                await self._send_one(progress)
             if self._newest is None and self._closing.is_set():
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._pause_seconds)
+
+    async def _send_one(self, progress: Progress) -> None:
+        """Sends a report; one that fails, or takes too long, holds up no later one."""
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._send(progress.to_json())
+        except Exception as error:
+            logger.warning("progress could not be sent: %s", type(error).__name__)
 
     def close(self) -> None:
         """Lets `send_all` end after the last report."""
@@ -99,5 +109,3 @@ async def _settle(task: asyncio.Task[None]) -> None:
         logger.warning("the last progress report is given up after %g s", _FLUSH_SECONDS)
         task.cancel()
         await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.warning("progress could not be sent: %s", type(error).__name__)

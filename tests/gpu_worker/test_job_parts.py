@@ -24,14 +24,17 @@ class Wire:
     def __init__(self, seconds: float = 0.0, error: Exception | None = None) -> None:
         self.sent: list[tuple[int, str, int]] = []
         self.sent_at: list[float] = []
+        self.is_used = asyncio.Event()
         self._seconds = seconds
-        self._error = error
+        self.error = error
 
     async def __call__(self, document: dict[str, Any]) -> None:
         self.sent_at.append(time.monotonic())
         await asyncio.sleep(self._seconds)
-        if self._error is not None:
-            raise self._error
+        error = self.error
+        self.is_used.set()
+        if error is not None:
+            raise error
         self.sent.append((document["sequence"], document["stage"], document["num_frames_done"]))
 
 
@@ -87,6 +90,16 @@ async def test_a_job_does_not_fail_for_its_progress() -> None:
     async with sending(reporter(Wire(error=RuntimeError("network")))) as progress:
         progress.report(Stage.DOWNLOADING)
         await asyncio.sleep(0.05)
+
+
+async def test_a_report_that_fails_is_not_the_last() -> None:
+    wire = Wire(error=TimeoutError())
+    async with sending(reporter(wire, pause_seconds=0.01)) as progress:
+        progress.report(Stage.DOWNLOADING)
+        await wire.is_used.wait()
+        wire.error = None
+        progress.report(Stage.UPLOADING)
+    assert [stage for _, stage, _ in wire.sent] == ["uploading"]
 
 
 def test_a_jobs_files_go_with_the_job_and_the_workers_with_the_worker(tmp_path: Path) -> None:
