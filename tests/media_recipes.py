@@ -91,6 +91,7 @@ RECIPES: Final[dict[str, tuple[str, ...]]] = {
         ),
         *(*_X264, "-fps_mode", "vfr"),
     ),
+    "pngs.mov": (*_MOVING, "-c:v", "png"),
     "vp8.webm": (*_MOVING, "-c:v", "libvpx", "-crf", "4", "-b:v", "2M"),
     "dv.dv": (*("-f", "lavfi", "-i", "testsrc2=size=720x576:rate=25:duration=0.2", "-pix_fmt", "yuv420p"),),
     "mirrored.mp4": ("-display_hflip", "-i", "{moving.mp4}", "-c", "copy"),

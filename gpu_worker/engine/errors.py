@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import av.error
 
 from gpu_worker.contract import ErrorCode, WorkerError
+
+#: What decoders say of a packet that is damaged; PNG's leaves it to zlib to complain. Other packets follow.
+UNDECODABLE: Final = (av.error.InvalidDataError, av.error.ExternalError)
 
 
 @contextmanager

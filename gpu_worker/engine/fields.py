@@ -24,6 +24,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from gpu_worker.engine.containers import open_source, video_stream
+from gpu_worker.engine.errors import UNDECODABLE
 
 #: The file is looked at in so many places, this many frames each: five rounds of the telecine's pattern.
 _NUM_WINDOWS: Final = 8
@@ -120,7 +121,7 @@ def _frames(container: InputContainer, stream: VideoStream, count: int) -> Itera
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
-        except av.error.InvalidDataError:
+        except UNDECODABLE:
             continue
         for frame in frames:
             yield frame

@@ -25,7 +25,7 @@ from gpu_worker.contract import ErrorCode, Frames, WorkerError
 from gpu_worker.engine.colors import Colors, Hdr
 from gpu_worker.engine.containers import open_source, video_stream
 from gpu_worker.engine.cuts import Luma
-from gpu_worker.engine.errors import reading
+from gpu_worker.engine.errors import UNDECODABLE, reading
 from gpu_worker.engine.fields import Scan, find_fields
 from gpu_worker.engine.filters import Shape
 from gpu_worker.engine.pictures import Picture, read_pictures
@@ -139,7 +139,7 @@ class VideoSource:
             for packet in read_packets(self._container, self._stream, [self._stream]):
                 try:
                     frames = packet.decode()
-                except av.error.InvalidDataError:
+                except UNDECODABLE:
                     num_broken += 1
                     continue
                 for frame in frames:
@@ -189,7 +189,7 @@ def _first_frame(path: Path) -> VideoFrame:
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except UNDECODABLE:
                 continue
             for frame in frames:
                 return frame

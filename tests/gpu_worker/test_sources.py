@@ -114,6 +114,17 @@ def test_a_damaged_middle_costs_its_frames_and_nothing_else(tmp_path: Path) -> N
     assert len(kept) == len(sound)
 
 
+def test_a_picture_that_cannot_be_unpacked_costs_itself_alone(tmp_path: Path) -> None:
+    content = samples.path("pngs.mov").read_bytes()
+    with av.open(str(samples.path("pngs.mov"))) as container:
+        start = [packet.pos for packet in container.demux(video=0) if packet.size][12]
+    where = content.index(b"IDAT", start) + 40
+    (damaged := tmp_path / "damaged.mov").write_bytes(content[:where] + bytes(40) + content[where + 40 :])
+    with closing(VideoSource(damaged)) as source:
+        ticks = [picture.ticks for picture, _ in source.pictures()]
+        assert ticks == [number * source.timeline.frame_ticks for number in range(25) if number != 12]
+
+
 @pytest.fixture
 def transparent(tmp_path: Path) -> Path:
     pixels = np.zeros((30, 41, 4), np.uint8)
