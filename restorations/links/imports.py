@@ -239,8 +239,9 @@ def _give_up(begun: LinkImport, problem: Problem, *, is_excused: bool = False) -
 
 
 def _leave(begun: LinkImport) -> None:
-    """Deletes what has come, unless somebody goes on with it."""
-    if not LinkImport.objects.under_way().filter(pk=begun.pk).exists():
+    """Deletes what has come, unless somebody goes on with it or has made a video of it."""
+    to_nothing = (Status.FAILED, Status.CANCELLED)
+    if not LinkImport.objects.filter(pk=begun.pk).exclude(status__in=to_nothing).exists():
         intake.forget(begun)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 import threading
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from restorations import objects, retention, uploads
 from restorations.links import imports
@@ -218,3 +220,20 @@ def test_a_workspace_that_is_closed_imports_nothing_more(site, begun):
     retention.empty_workspace(workspace=begun.workspace)
     assert run(begun) == "cancelled"
     assert len(site.calls) == 1
+
+
+@pytest.mark.parametrize("http", ["files"], indirect=True)
+def test_a_worker_that_comes_back_when_another_has_finished_takes_nothing_away(site, begun, monkeypatch):
+    """It was silent for longer than `LOST`, such as in front of a storage that did not answer."""
+    fetch_file = imports._fetch
+
+    def overtaken(claimed):
+        monkeypatch.setattr(imports, "_fetch", fetch_file)
+        LinkImport.objects.update(touched_at=timezone.now() - imports.LOST - timedelta(seconds=1))
+        imports.repair(timedelta(0))
+        assert run(begun) == "done"
+        fetch_file(claimed)
+
+    monkeypatch.setattr(imports, "_fetch", overtaken)
+    imports.run(begun.pk)
+    assert objects.read_bytes(Video.objects.get().storage_key) == FILM
