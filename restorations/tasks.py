@@ -33,6 +33,7 @@ from restorations.repair import repair as run_repairs
 _SWEEP_SECONDS: Final = 60
 #: Seconds after which a task is ended, where the settings' limit does not fit it.
 _QUICK: Final = 45
+_INSPECTION: Final = 75
 _ENCODING: Final = 30 * 60
 _IMPORT: Final = 60 * 60
 
@@ -97,15 +98,17 @@ def sweep_storage() -> None:
 
 
 @shared_task(
-    time_limit=_QUICK + 30,
+    time_limit=_INSPECTION,
     autoretry_for=(objects.StorageUnavailable,),
     retry_backoff=2,
     retry_backoff_max=60,
     max_retries=8,
 )
 def inspect_video(*, video_id: str) -> None:
-    """Looks into an uploaded file."""
-    inspection.inspect(video_id)
+    """Looks into an uploaded file; rings that come meanwhile are for the same look, and none that counts."""
+    with _alone(f"inspection:{video_id}", seconds=_INSPECTION) as mine:
+        if mine:
+            inspection.inspect(video_id)
 
 
 @shared_task(

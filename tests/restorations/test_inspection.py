@@ -6,7 +6,7 @@ import av
 import pytest
 from PIL import Image
 
-from restorations import inspection, objects, previews
+from restorations import inspection, objects, previews, tasks
 from restorations.models import Video
 from restorations.probing import inspector
 from restorations.rejections import Rejection
@@ -134,6 +134,23 @@ def test_a_file_that_kills_its_inspector_is_given_up(workspace):
     inspection.inspect(video.pk)
     video.refresh_from_db()
     assert (video.status, video.rejection) == (Video.Status.REJECTED, Rejection.TOO_DEMANDING)
+
+
+@pytest.mark.django_db
+def test_rings_that_come_while_a_file_is_looked_into_are_for_the_same_look(workspace, monkeypatch):
+    """As `repair` rings again and again while the queue is long: several workers take them at once."""
+    video = uploaded(workspace, "pal_25.mp4")
+    examine = inspection._examine
+
+    def rung_again(claimed):
+        if claimed.num_inspections <= inspection.MAX_INSPECTIONS:
+            tasks.inspect_video(video_id=str(video.pk))
+        return examine(claimed)
+
+    monkeypatch.setattr(inspection, "_examine", rung_again)
+    tasks.inspect_video(video_id=str(video.pk))
+    video.refresh_from_db()
+    assert (video.status, video.num_inspections) == (Video.Status.READY, 1)
 
 
 @pytest.mark.django_db
