@@ -5,9 +5,11 @@ The rows of a video and of its restorations stay when their files go, and are th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from smtplib import SMTPException
 from typing import Final
 
 from django.conf import settings
@@ -20,6 +22,8 @@ from accounts import mails
 from accounts.mail_preferences import Kind
 from accounts.models import User, Workspace
 from restorations.models import Restoration, RestorationEvent, Video
+
+logger = logging.getLogger(__name__)
 
 #: A receipt that could not be mailed for so long is on its page only.
 MAIL_LIMIT: Final = timedelta(hours=24)
@@ -77,7 +81,8 @@ def _results(video: Video) -> Iterator[Line]:
 def mail_receipts() -> None:
     """Mails each person what has been deleted of theirs since the last time, in one mail, once.
 
-    When the mail server refuses, the rows are given back for the next time and the error goes to the caller.
+    When the mail server refuses one, its rows are given back for the next time, and the others are mailed. When it is
+    away, the error goes to the caller.
     """
     fresh = Q(receipt_mailed_at=None, purged_at__gte=timezone.now() - MAIL_LIMIT, created_by__isnull=False)
     sources = Video.objects.filter(fresh)
@@ -85,7 +90,10 @@ def mail_receipts() -> None:
     results = Restoration.objects.filter(fresh, range_start=None)
     people = {*sources.values_list("created_by", flat=True), *results.values_list("created_by", flat=True)}
     for user in User.objects.filter(pk__in=people):
-        _mail_receipt(user, sources.filter(created_by=user), results.filter(created_by=user))
+        try:
+            _mail_receipt(user, sources.filter(created_by=user), results.filter(created_by=user))
+        except SMTPException:
+            logger.exception("no receipt user=%s", user.pk)
 
 
 def _mail_receipt(user: User, sources: QuerySet[Video], results: QuerySet[Restoration]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
+from smtplib import SMTPException
 from typing import Any, Final
 
 from django.db import transaction
@@ -28,6 +30,8 @@ from restorations.doorbells import Doorbell, ring
 from restorations.links import imports
 from restorations.models import LinkImport, Restoration, Upload, Video
 
+logger = logging.getLogger(__name__)
+
 EXPIRY_NOTICE: Final = timedelta(hours=24)
 UNFINISHED_UPLOAD: Final = timedelta(days=2)
 #: How long it can be read what became of an import; its link goes when it ends.
@@ -39,7 +43,10 @@ class StillInUse(ValueError):
 
 
 def enforce() -> None:
-    """Expires what is due, warns a day before, forgets unfinished uploads, deletes files of what is gone."""
+    """Expires what is due, forgets unfinished uploads, deletes files of what is gone, warns a day before.
+
+    Raises `OSError` when the mail server is away, or `objects.StorageUnavailable`.
+    """
     now = timezone.now()
     for restoration in Restoration.objects.filter(status=Restoration.Status.SUCCEEDED, expires_at__lt=now):
         lifecycle.expire(restoration)
@@ -51,8 +58,8 @@ def enforce() -> None:
         uploads.abort(upload)
     data_export.delete_due()
     LinkImport.objects.filter(touched_at__lt=now - IMPORT_KEPT).delete()
-    _warn()
     purge()
+    _warn()
     receipts.mail_receipts()
 
 
@@ -100,7 +107,11 @@ def _warn() -> None:
     )
     # With a retention below two days the notice would come with the result itself.
     for restoration in soon.filter(workspace__retention_hours__gte=48):
-        notifications.mail_expiry(restoration.pk)
+        try:
+            notifications.mail_expiry(restoration.pk)
+        except SMTPException:
+            # The row is given back for the next time; a mailbox that is gone keeps nobody else's mail.
+            logger.exception("no notice of expiry restoration=%s", restoration.pk)
 
 
 @transaction.atomic

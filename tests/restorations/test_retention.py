@@ -10,6 +10,7 @@ from django.utils import timezone
 from restorations import objects, retention, uploads
 from restorations.models import Restoration, Upload, Video
 from tests.factories import AttemptFactory, VideoFactory
+from tests.services.smtp import mailbox
 
 pytestmark = pytest.mark.django_db
 
@@ -164,6 +165,25 @@ def test_a_receipt_that_could_not_be_mailed_is_mailed_later(done, alice, setting
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     retention.enforce()
     assert len(mailoutbox) == 1
+
+
+def test_a_mailbox_that_is_gone_keeps_nobody_elses_mail(workspace, alice, bob, settings):
+    rows = {"restoration__video__workspace": workspace, "restoration__status": "succeeded"}
+    for hours, person in enumerate((alice, bob, alice), 1):
+        soon = timezone.now() + timedelta(hours=hours)
+        AttemptFactory(**rows, restoration__created_by=person, restoration__expires_at=soon)
+        deleted = {"created_by": person, "deleted_at": timezone.now()}
+        VideoFactory(workspace=workspace, **deleted)
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    with mailbox() as box:
+        settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", box.port
+        box.unknown = {alice.email}
+        retention.enforce()
+    assert sorted(mail["To"] for mail in box.mails) == [bob.email, bob.email]
+    assert sorted(mail["Subject"].split(":")[0] for mail in box.mails) == [
+        "Deleted soon",
+        "Your files are deleted",
+    ]
 
 
 def test_people_who_want_no_mail_about_deletions_get_none(done, alice, mailoutbox):

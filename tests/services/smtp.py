@@ -16,11 +16,21 @@ from tests.services.processes import free_port, wait_until
 
 
 class Mailbox:
-    """Everything that was delivered, oldest first; `port` is where to deliver."""
+    """Everything that was delivered, oldest first; `port` is where to deliver, `unknown` whom nothing reaches."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.mails: list[EmailMessage] = []
+        self.unknown: set[str] = set()
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        """Takes one recipient, or refuses it; aiosmtpd calls it."""
+        if address in self.unknown:
+            return "550 There is no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
         """Takes one mail; aiosmtpd calls it."""
