@@ -44,7 +44,10 @@ def inspect(video_id: UUID | str) -> None:
     values = verdict.facts.to_json()
     needs_proxy = not values.pop("is_playable")
     _decide(video, Video.Status.READY, poster_key=poster_key, **values)
-    if needs_proxy:
+    # Deleted meanwhile: nothing else would ever name the poster.
+    if not Video.objects.filter(pk=video.pk, poster_key=poster_key).exists():
+        objects.delete([poster_key])
+    elif needs_proxy:
         ring(Doorbell.MAKE_PROXY, video_id=video.pk)
 
 
@@ -68,6 +71,6 @@ def _claim(video_id: UUID | str) -> Video | None:
 
 def _decide(video: Video, status: Video.Status, **values: Any) -> None:
     with transaction.atomic():
-        undecided = Video.objects.filter(pk=video.pk, status=Video.Status.INSPECTING)
+        undecided = Video.objects.present().filter(pk=video.pk, status=Video.Status.INSPECTING)
         if undecided.update(status=status, **values):
             notifications.video_changed(video)

@@ -6,7 +6,7 @@ import av
 import pytest
 from PIL import Image
 
-from restorations import inspection, objects, previews, tasks
+from restorations import inspection, objects, previews, retention, tasks
 from restorations.models import Video
 from restorations.probing import inspector
 from restorations.rejections import Rejection
@@ -151,6 +151,23 @@ def test_rings_that_come_while_a_file_is_looked_into_are_for_the_same_look(works
     tasks.inspect_video(video_id=str(video.pk))
     video.refresh_from_db()
     assert (video.status, video.num_inspections) == (Video.Status.READY, 1)
+
+
+@pytest.mark.django_db
+def test_nothing_stays_of_a_video_that_is_deleted_while_it_is_looked_into(workspace, alice, monkeypatch):
+    video = uploaded(workspace, "pal_25.mp4")
+    examine = inspection._examine
+
+    def deleted_meanwhile(claimed):
+        verdict = examine(claimed)
+        retention.delete_video(video, actor=alice)
+        retention.purge()
+        return verdict
+
+    monkeypatch.setattr(inspection, "_examine", deleted_meanwhile)
+    inspection.inspect(video.pk)
+    assert [item.key for item in objects.walk() if item.key.startswith(str(workspace.pk))] == []
+    assert Video.objects.get().objects_in_storage == []
 
 
 @pytest.mark.django_db
