@@ -9,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from restorations import notifications, objects, previews
 from restorations.doorbells import Doorbell, ring
@@ -43,7 +44,8 @@ def inspect(video_id: UUID | str) -> None:
         raise
     values = verdict.facts.to_json()
     needs_proxy = not values.pop("is_playable")
-    _decide(video, Video.Status.READY, poster_key=poster_key, **values)
+    values |= {"poster_key": poster_key, "proxy_wanted_at": timezone.now() if needs_proxy else None}
+    _decide(video, Video.Status.READY, **values)
     # Deleted meanwhile: nothing else would ever name the poster.
     if not Video.objects.filter(pk=video.pk, poster_key=poster_key).exists():
         objects.delete([poster_key])

@@ -83,6 +83,8 @@ class Video(TenantModel):
         blank=True,
         help_text=_("A copy that browsers play, when they cannot play the source."),
     )
+    #: While its proxy is still to be made: since when.
+    proxy_wanted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     container = models.CharField(_("container"), max_length=60, blank=True)
     codec = models.CharField(_("codec"), max_length=40, blank=True)

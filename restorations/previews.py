@@ -38,7 +38,8 @@ def save_poster(video: Video, picture: bytes) -> str:
 
 def make_proxy(video_id: UUID | str) -> None:
     """Stores a copy that browsers play: H.264 and AAC, upright, at most 720 lines, the same frames."""
-    video = Video.objects.present().filter(pk=video_id, status=Video.Status.READY, proxy_key="").first()
+    wanted = Video.objects.present().filter(pk=video_id, status=Video.Status.READY, proxy_key="")
+    video = wanted.first()
     if video is None:
         return
     suffix = "png" if video.is_image else "mp4"
@@ -57,12 +58,15 @@ def make_proxy(video_id: UUID | str) -> None:
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as exc:
         # The video can be restored all the same; only its own page cannot play it.
         logger.warning("no proxy video=%s error=%s", video.pk, exc)
+        key = ""
+    except objects.ObjectMissing:
         return
     with transaction.atomic():
-        if Video.objects.present().filter(pk=video.pk).update(proxy_key=key):
+        if wanted.update(proxy_key=key, proxy_wanted_at=None):
             notifications.video_changed(video)
-        else:
-            objects.delete([key])
+    # Deleted meanwhile, or made by another process under the same key.
+    if key and not Video.objects.filter(pk=video.pk, proxy_key=key).exists():
+        objects.delete([key])
 
 
 #: HDR's brightness and colours brought into those of every screen.

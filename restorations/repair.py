@@ -179,6 +179,9 @@ def _ring_again() -> None:
         # The next ring comes as late as this one, should the encoder be killed by this result.
         Restoration.objects.filter(pk=restoration.pk).update(proxy_wanted_at=now)
         ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
+    for video in Video.objects.present().filter(proxy_wanted_at__lt=now - PROXY_LOST):
+        Video.objects.filter(pk=video.pk).update(proxy_wanted_at=now)
+        ring(Doorbell.MAKE_PROXY, video_id=video.pk)
     for video in Video.objects.present().filter(hash_wanted_at__lt=now - PROXY_LOST):
         # As with proxies: the next ring comes as late as this one.
         Video.objects.filter(pk=video.pk).update(hash_wanted_at=now)

@@ -1,12 +1,15 @@
 """What inspection finds in real files, and what it says about those that cannot be restored."""
 
 import io
+from datetime import timedelta
 
 import av
 import pytest
+from django.utils import timezone
 from PIL import Image
 
-from restorations import inspection, objects, previews, retention, tasks
+from restorations import inspection, objects, previews, repair, retention, tasks
+from restorations.doorbells import Doorbell
 from restorations.models import Video
 from restorations.probing import inspector
 from restorations.rejections import Rejection
@@ -199,3 +202,19 @@ def test_a_proxy_plays_in_browsers_with_the_same_frames(workspace, name):
     assert facts.num_frames == video.num_frames
     assert abs(facts.width - video.width) <= 1
     assert abs(facts.height - video.height) <= 1
+
+
+@pytest.mark.django_db
+def test_a_lost_ring_for_a_copy_is_rung_again(workspace, django_capture_on_commit_callbacks):
+    video = uploaded(workspace, "hevc_10bit.mp4")
+    inspection.inspect(video.pk)
+    Video.objects.update(proxy_wanted_at=timezone.now() - repair.PROXY_LOST - timedelta(minutes=1))
+    with django_capture_on_commit_callbacks() as callbacks:
+        repair.repair()
+        repair.repair()
+    rings = [callback.args for callback in callbacks if callback.args[0] is Doorbell.MAKE_PROXY]
+    assert len(rings) == 1
+    tasks.make_proxy(**rings[0][1])
+    video.refresh_from_db()
+    assert objects.exists(video.proxy_key)
+    assert video.proxy_wanted_at is None
