@@ -10,7 +10,6 @@ import json
 import logging
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from django.utils import timezone
 from gpu_worker.contract import Journal, JournalEntry
 from restorations import notifications, objects, segments
 from restorations.models import Restoration
+from restorations.stores.scratch import scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +75,12 @@ def _from_the_first(journal: Journal | None) -> list[JournalEntry]:
 
 
 def _make(restoration: Restoration, finished: list[JournalEntry]) -> None:
-    with tempfile.TemporaryDirectory(prefix="partial-") as folder, ExitStack() as copies:
+    with scratch_folder() as folder, ExitStack() as copies:
         paths = _verified(restoration, finished, copies)
         if not paths:
             return
         source = copies.enter_context(objects.local_copy(restoration.video.storage_key))
-        report = _join(restoration, source, paths, Path(folder))
+        report = _join(restoration, source, paths, folder)
         result = Path(report["path"])
         key = f"{restoration.workspace_id}/results/{restoration.pk}/partial{result.suffix}"
         size = result.stat().st_size

@@ -160,6 +160,15 @@ def test_the_finished_part_stays(halfway, finished, alice, django_capture_on_com
             assert float(track.duration * track.time_base) == pytest.approx(video_seconds, abs=0.05)
 
 
+def test_it_is_joined_on_the_disk_of_files_and_not_in_memory(halfway, finished, alice, monkeypatch):
+    """In production /tmp is a part of the memory, and a film does not fit there."""
+    write_journal(halfway, finished[1][:2])
+    lifecycle.cancel(halfway, actor=alice)
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    partial.keep(halfway.pk)
+    assert ended(halfway).partial_frames == 35
+
+
 @pytest.mark.parametrize(
     ("spoil", "frames"),
     [
