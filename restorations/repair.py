@@ -157,7 +157,9 @@ def _ring_again() -> None:
     for attempt in Attempt.objects.filter(cancel_wanted=True):
         ring(Doorbell.CANCEL_ATTEMPT, attempt_id=attempt.pk)
     for restoration in partial.waiting().filter(status_at__lt=now - PARTIAL_LOST):
-        ring(Doorbell.KEEP_PARTIAL, restoration_id=restoration.pk)
+        # The next ring comes as late as this one, should the join be killed, or wait behind others.
+        if cache.add(f"partial-rung:{restoration.pk}", 1, timeout=int(PARTIAL_LOST.total_seconds())):
+            ring(Doorbell.KEEP_PARTIAL, restoration_id=restoration.pk)
     unmailed = Restoration.objects.filter(
         status__in=(Restoration.Status.SUCCEEDED, Restoration.Status.FAILED),
         finish_mailed_at=None,

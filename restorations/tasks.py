@@ -173,8 +173,10 @@ def mail_finish(*, restoration_id: str) -> None:
 
 @shared_task(time_limit=_ENCODING)
 def keep_partial(*, restoration_id: str) -> None:
-    """Joins what was finished of a restoration that was cancelled or failed."""
-    partial.keep(restoration_id)
+    """Joins what was finished of a restoration that was cancelled or failed; one process at a time."""
+    with _alone(f"partial:{restoration_id}", seconds=_ENCODING) as mine:
+        if mine:
+            partial.keep(restoration_id)
 
 
 @shared_task

@@ -175,6 +175,7 @@ CELERY_TASK_ROUTES = {
     "restorations.tasks.make_proxy": {"queue": "encoding"},
     "restorations.tasks.make_result_proxy": {"queue": "encoding"},
     "restorations.tasks.hash_source": {"queue": "encoding"},
+    "restorations.tasks.keep_partial": {"queue": "encoding"},
     "restorations.tasks.import_link": {"queue": "imports"},
     "restorations.tasks.sweep_storage": {"queue": "encoding"},
 }

@@ -205,7 +205,26 @@ def test_a_lost_ring_for_the_finished_part_is_rung_again(
     Restoration.objects.filter(pk=halfway.pk).update(status_at=timezone.now() - timedelta(minutes=40))
     with django_capture_on_commit_callbacks() as callbacks:
         repair.repair()
+        repair.repair()
     answer(callbacks)
+    assert ended(halfway).partial_frames == 50
+
+
+@pytest.mark.services
+def test_two_rings_at_once_join_once(bucket, halfway, finished, alice, monkeypatch):
+    """The first to finish deletes the segments: the second would join fewer of them, and replace the whole part."""
+    write_journal(halfway, finished[1])
+    lifecycle.cancel(halfway, actor=alice)
+    sha256 = objects.sha256
+
+    def rung_meanwhile(key):
+        if key == segments.key_of(halfway, 1):
+            monkeypatch.setattr(objects, "sha256", sha256)
+            tasks.keep_partial(restoration_id=str(halfway.pk))
+        return sha256(key)
+
+    monkeypatch.setattr(objects, "sha256", rung_meanwhile)
+    tasks.keep_partial(restoration_id=str(halfway.pk))
     assert ended(halfway).partial_frames == 50
 
 
