@@ -232,7 +232,8 @@ def open_attempt(restoration_id: UUID | str) -> Attempt | None:
             return None
         refused.status = Attempt.Status.SENDING
         refused.created_at = now
-        refused.save(update_fields=["status", "created_at"])
+        refused.deadline_at = _deadline(restoration, now)
+        refused.save(update_fields=["status", "created_at", "deadline_at"])
         return refused
     if restoration.attempts.filter(status__in=(Attempt.Status.SENDING, Attempt.Status.IN_FLIGHT)).exists():
         return None
@@ -252,8 +253,13 @@ def _new_attempt(restoration: Restoration, now: datetime) -> Attempt:
         result_key=f"{folder}/{number}{restoration.result_suffix}",
         manifest_key=f"{folder}/{number}.json",
         gpus=restoration.sp_size,
-        deadline_at=now + timedelta(seconds=ttl_seconds(restoration) + 60),
+        deadline_at=_deadline(restoration, now),
     )
+
+
+def _deadline(restoration: Restoration, now: datetime) -> datetime:
+    """Returns when an attempt that is sent now is given up: once the endpoint has forgotten it."""
+    return now + timedelta(seconds=ttl_seconds(restoration) + 60)
 
 
 def execution_seconds(restoration: Restoration) -> int:

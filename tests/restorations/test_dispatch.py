@@ -126,6 +126,19 @@ def test_a_job_that_is_not_taken_is_sent_again_as_the_same_attempt(restoration, 
     assert restoration.attempts.count() == 1
 
 
+def test_a_job_that_is_taken_late_has_all_its_time(restoration, endpoint):
+    endpoint.fault("http_status", on="run", http_status=429, times=1, retry_after=7)
+    dispatch.dispatch(restoration.pk)
+    an_hour = timedelta(hours=1)
+    for attempt in Attempt.objects.all():
+        attempt.created_at, attempt.deadline_at = attempt.created_at - an_hour, attempt.deadline_at - an_hour
+        attempt.next_try_at = timezone.now()
+        attempt.save()
+    dispatch.dispatch(restoration.pk)
+    at_the_endpoint = timedelta(seconds=lifecycle.ttl_seconds(restoration))
+    assert attempt_of(restoration).deadline_at > timezone.now() + at_the_endpoint
+
+
 def test_a_job_refused_for_good_fails_and_is_refunded(restoration, endpoint):
     endpoint.fault("http_status", on="run", http_status=400, times=1)
     dispatch.dispatch(restoration.pk)
