@@ -23,6 +23,8 @@ _TIMEOUT: Final = httpx.Timeout(30, connect=5)
 _CONCURRENT_STATUS_CALLS: Final = 32
 #: However long the endpoint asks to be left alone, a sweep looks in again after this.
 _MAX_PAUSE_SECONDS: Final = 60.0
+_LONGEST_ID: Final = 128
+_TOO_LONG: Final = 2**53
 
 
 class JobState(enum.StrEnum):
@@ -184,15 +186,24 @@ def _read_status(document: dict[str, Any]) -> JobStatus:
     except ValueError:
         # RUNNING, and words that RunPod may add: not final, so still at work.
         state = JobState.IN_PROGRESS
-    error = document.get("error")
     return JobStatus(
         state=state,
         output=document.get("output"),
-        error=error if isinstance(error, str) else str(error or ""),
-        worker_id=str(document.get("workerId") or ""),
-        delay_ms=document.get("delayTime"),
-        execution_ms=document.get("executionTime"),
+        error=_text(document.get("error")),
+        worker_id=_text(document.get("workerId"))[:_LONGEST_ID],
+        delay_ms=_milliseconds(document.get("delayTime")),
+        execution_ms=_milliseconds(document.get("executionTime")),
     )
+
+
+def _text(said: object) -> str:
+    # No column of PostgreSQL holds this character.
+    return str(said or "").replace("\0", "")
+
+
+def _milliseconds(said: object) -> int | None:
+    """Returns a duration that a column holds; None for anything else."""
+    return int(said) if isinstance(said, int | float) and 0 <= said < _TOO_LONG else None
 
 
 def _headers() -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from django.core.cache import cache
@@ -83,6 +86,39 @@ def test_after_too_many_requests_nobody_asks_until_the_pause_is_over(settings, t
         assert dispatch.watch() == 40
     finally:
         server.close()
+
+
+class OddEndpoint(BaseHTTPRequestHandler):
+    """Says of one job what no column holds."""
+
+    def do_GET(self):
+        said = {"status": "IN_PROGRESS", "workerId": "machine", "delayTime": 10, "executionTime": 20}
+        if self.path.endswith("/odd"):
+            said |= {"workerId": "\0" + 500 * "m", "delayTime": "soon", "executionTime": 1e300, "error": "\0"}
+        body = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args):
+        pass
+
+
+def test_one_jobs_odd_answer_does_not_keep_the_sweep_from_the_others(settings):
+    for name in ("odd", "even"):
+        overdue(5, restoration=RestorationFactory(status="submitted"), runpod_id=name)
+    with ThreadingHTTPServer(("127.0.0.1", 0), OddEndpoint) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        settings.RUNPOD_BASE_URL = f"http://127.0.0.1:{server.server_address[1]}/v2"
+        settings.RUNPOD_API_KEY = "key"
+        assert dispatch.watch() == 2
+        server.shutdown()
+    odd, even = (
+        Attempt.objects.select_related("restoration").get(runpod_id=name) for name in ("odd", "even")
+    )
+    assert (even.restoration.status, even.delay_ms, even.execution_ms) == ("running", 10, 20)
+    assert (odd.restoration.status, odd.delay_ms, odd.execution_ms) == ("running", None, None)
 
 
 def test_answers_keep_only_what_could_be_read():
