@@ -53,7 +53,7 @@ def enforce() -> None:
     for restoration in Restoration.objects.exclude(partial_key="").filter(expires_at__lt=now):
         partial.forget(restoration)
     for video in _videos_due():
-        _forget(video)
+        _forget_unused(video)
     for upload in _uploads_due():
         uploads.abort(upload)
     data_export.delete_due()
@@ -138,6 +138,14 @@ def empty_workspace(*, workspace: Workspace, **_signal: Any) -> None:
     imports.cancel_all(workspace)
     for video in Video.objects.for_workspace(workspace).present():
         _forget(video)
+
+
+@transaction.atomic
+def _forget_unused(video: Video) -> None:
+    """Forgets a video whose time is up, unless it was ordered a moment ago: orders lock its row, too."""
+    locked = Video.objects.select_for_update(of=("self",)).get(pk=video.pk)
+    if not Restoration.objects.active().filter(video=locked).exists():
+        _forget(locked)
 
 
 @transaction.atomic

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from restorations import objects, retention, uploads
 from restorations.models import Restoration, Upload, Video
-from tests.factories import AttemptFactory, VideoFactory
+from tests.factories import AttemptFactory, RestorationFactory, VideoFactory
 from tests.services.smtp import mailbox
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +64,22 @@ def test_a_source_in_use_stays(done):
     Restoration.objects.update(status="running", finished_at=None)
     retention.enforce()
     assert exists(done.video.storage_key)
+
+
+def test_a_source_that_is_ordered_at_the_last_moment_stays(done, monkeypatch):
+    Video.objects.update(created_at=timezone.now() - timedelta(days=8))
+    Restoration.objects.update(finished_at=timezone.now() - timedelta(days=8))
+    find_due = retention._videos_due
+
+    def ordered_meanwhile():
+        due = find_due()
+        RestorationFactory(video=done.video)
+        return due
+
+    monkeypatch.setattr(retention, "_videos_due", ordered_meanwhile)
+    retention.enforce()
+    assert exists(done.video.storage_key)
+    assert Video.objects.get().deleted_at is None
 
 
 def test_its_owner_deletes_a_result_now(done, alice_client, workspace):
