@@ -79,9 +79,14 @@ def _kept(workspace: Workspace) -> timedelta:
 
 
 def apply_new_time(*, workspace: Workspace, **_signal: Any) -> None:
-    """Gives the results that are there already the workspace's new time, counted from when they were made."""
-    made = Restoration.objects.for_workspace(workspace).filter(status=Restoration.Status.SUCCEEDED)
+    """Gives what is there already, finished parts too, the workspace's new time, counted from when it was made.
+
+    Who was warned before the old time is warned again before the new one.
+    """
+    there = Q(status=Restoration.Status.SUCCEEDED) | ~Q(partial_key="")
+    made = Restoration.objects.for_workspace(workspace).filter(there)
     made.update(expires_at=F("finished_at") + _kept(workspace))
+    made.filter(expires_at__gt=timezone.now() + EXPIRY_NOTICE).update(expiry_mailed_at=None)
 
 
 def _videos_due() -> list[Video]:

@@ -151,6 +151,31 @@ def test_admins_choose_how_long_files_are_kept_and_what_is_there_follows(done, a
     assert workspace.retention_hours == 24, "from an hour to 30 days, nothing else"
 
 
+def test_a_finished_part_follows_its_workspaces_new_time(done, alice_client, workspace):
+    objects.save("a part", io.BytesIO(b"bytes"))
+    ended = timezone.now() - timedelta(hours=30)
+    part = {"status": "cancelled", "partial_key": "a part", "result_key": ""}
+    Restoration.objects.update(**part, finished_at=ended)
+    page = reverse("workspace-settings", args=[workspace.slug])
+    alice_client.post(page, {"name": workspace.name, "retention_hours": "24"})
+    retention.enforce()
+    assert not Restoration.objects.get().has_partial
+    assert not exists("a part")
+
+
+def test_after_a_longer_time_people_are_warned_again(done, alice, alice_client, workspace, mailoutbox):
+    soon = timezone.now() + timedelta(hours=12)
+    Restoration.objects.update(created_by=alice, expires_at=soon, finished_at=soon - timedelta(days=7))
+    retention.enforce()
+    page = reverse("workspace-settings", args=[workspace.slug])
+    alice_client.post(page, {"name": workspace.name, "retention_hours": str(30 * 24)})
+    retention.enforce()
+    assert len(mailoutbox) == 1
+    Restoration.objects.update(expires_at=soon)
+    retention.enforce()
+    assert len(mailoutbox) == 2
+
+
 def test_receipts_say_what_is_gone_and_are_mailed_once(done, alice, alice_client, workspace, mailoutbox):
     Video.objects.update(created_by=alice)
     Restoration.objects.update(created_by=alice)
