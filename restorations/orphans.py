@@ -207,7 +207,8 @@ def _remove(report: Report, *, is_forced: bool) -> None:
     for batch in _batches(report.orphans, _BATCH):
         keys = [item.key for item in batch]
         # Once more: a row may have come while the rest was listed.
-        gone = [key for key in keys if key not in named(keys)]
+        used = named(keys)
+        gone = [key for key in keys if key not in used]
         objects.delete(gone)
         report.num_removed += len(gone)
         for key in gone:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import DataExport
@@ -112,6 +114,18 @@ def test_a_row_that_comes_while_the_rest_is_listed_saves_its_object(
     monkeypatch.setattr(orphans, "find", slow_find)
     assert orphans.sweep().num_removed == 0
     assert keys() == {orphan}
+
+
+@pytest.mark.parametrize("http", ["files"], indirect=True)
+def test_many_orphans_cost_no_more_questions_than_one(
+    orphan, workspace, a_week_later, django_assert_max_num_queries
+):
+    with CaptureQueriesContext(connection) as for_one:
+        assert orphans.sweep().num_removed == 1
+    for number in range(20):
+        stored(f"{workspace.pk}/sources/{number}.mp4")
+    with django_assert_max_num_queries(len(for_one)):
+        assert orphans.sweep().num_removed == 20
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "expired"])
