@@ -247,7 +247,11 @@ def _sweep_scratch() -> int:
     store = objects.store()
     num_deleted = store.sweep_staging(limit) if isinstance(store, FileStore) else 0
     for folder in Path(settings.VAR_DIR, "scratch").glob("*"):
-        if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < limit and not _is_held(folder / "lock"):
+        try:
+            touched_at = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            continue
+        if touched_at < limit and not _is_held(folder / "lock"):
             shutil.rmtree(folder, ignore_errors=True)
             num_deleted += 1
     return num_deleted

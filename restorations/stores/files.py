@@ -227,7 +227,12 @@ class FileStore:
         """Deletes files that a killed process left on their way; returns how many."""
         num_deleted = 0
         for file in self.path(_STAGING).glob("*"):
-            if _moment(file.stat()) < older_than:
+            try:
+                touched_at = _moment(file.stat())
+            except FileNotFoundError:
+                # It has arrived meanwhile.
+                continue
+            if touched_at < older_than:
                 if file.is_dir():
                     shutil.rmtree(file, ignore_errors=True)
                 else:

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.models import DataExport
 from restorations import losses, objects, orphans, uploads
-from restorations.models import LinkImport, Restoration, Video
+from restorations.models import LinkImport, LostObject, Restoration, Video
 from restorations.stores.files import FileStore
 from tests.factories import AttemptFactory, VideoFactory
 
@@ -234,6 +234,24 @@ def test_files_of_killed_processes_go(settings, a_week_later, tmp_path):
     assert not left.exists()
     if isinstance(store, FileStore):
         assert list(store.staging_path().parent.glob("*")) == []
+
+
+def test_files_that_go_while_they_are_listed_are_no_error(settings, workspace, tmp_path):
+    """Parts that arrive, and copies that are done, at this very moment: a link that leads nowhere looks like them."""
+    settings.VAR_DIR = tmp_path
+    (tmp_path / "scratch").mkdir()
+    gone = [tmp_path / "scratch" / "gone"]
+    if isinstance(store := objects.store(), FileStore):
+        gone.append(store.staging_path())
+    for link in gone:
+        link.symlink_to(tmp_path / "nowhere")
+    VideoFactory(workspace=workspace, created_at=timezone.now() - timedelta(hours=2))
+    try:
+        assert len(orphans.sweep().missing) == 1
+    finally:
+        for link in gone:
+            link.unlink()
+    assert LostObject.objects.count() == 1
 
 
 def test_the_scratch_space_of_an_idle_worker_stays(settings, a_week_later, tmp_path):
