@@ -137,7 +137,17 @@ def _fail_overdue_queue() -> None:
     limit = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS)
     waiting = (Restoration.Status.QUEUED, Restoration.Status.SUBMITTED)
     for restoration in Restoration.objects.filter(status__in=waiting, status_at__lt=limit):
-        _safely(lifecycle.fail, restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
+        _safely(_fail_overdue, restoration)
+
+
+def _fail_overdue(restoration: Restoration) -> None:
+    sent = restoration.attempts.filter(status__in=(Attempt.Status.IN_FLIGHT, Attempt.Status.UNKNOWN))
+    for attempt in sent.select_related("restoration__workspace"):
+        # An endpoint that says nothing may have done the work; a result that does not fit ends at the deadline.
+        if objects.exists(attempt.manifest_key):
+            _settle_if_proven(attempt)
+            return
+    lifecycle.fail(restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
 
 
 def _go_on_with_imports() -> None:

@@ -266,6 +266,14 @@ def test_nothing_waits_for_a_machine_for_ever(status, settings):
     assert ledger.balance(restoration.workspace) == 7
 
 
+def test_what_is_there_is_delivered_also_where_the_endpoint_was_silent_all_the_time(attempt, settings):
+    late = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS + 1)
+    Restoration.objects.update(status_at=late)
+    deliver(attempt)
+    repair.repair()
+    assert Restoration.objects.get().status == Status.SUCCEEDED
+
+
 def test_nothing_runs_for_ever(settings):
     settings.MAX_ATTEMPTS = 1
     attempt = AttemptFactory(
