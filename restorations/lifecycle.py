@@ -83,9 +83,11 @@ def cancel_refund(restoration: Restoration) -> int:
 def _free_previews(restoration: Restoration) -> None:
     """Has the previews come off the next order when all that this one cost is given back."""
     if restoration.refunded_credits == restoration.price_credits:
-        for lost in restoration.previews.filter(status=Status.LOST):
-            # Nothing is left of what it paid for.
-            _return_rest(lost)
+        # Locked, so that one that is lost at this moment is either seen here or sees that it is free.
+        for preview in restoration.previews.select_for_update().order_by("pk"):
+            if preview.status == Status.LOST:
+                # Nothing is left of what it paid for.
+                _return_rest(preview)
         restoration.previews.update(credited_to=None)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.core import mail
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.urls import reverse
 from django.utils import timezone
 from hypothesis import given
@@ -299,6 +299,39 @@ def test_of_eight_orders_at_once_one_is_lowered(alice, workspace):
     assert done.price_credits + whole.price_credits == (WHOLE - PREVIEW if coming.credited_to else WHOLE)
     assert before - ledger.balance(workspace) == WHOLE
     assert set(whole.previews.all()) == ({done, coming} if coming.credited_to else {done})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_preview_that_is_lost_while_its_order_is_cancelled_is_paid_back(video, alice, workspace):
+    before = ledger.balance(workspace)
+    preview = finish(order(video, alice, frames=RANGE))
+    whole = order(video, alice)
+    is_lost, meets = threading.Event(), threading.Event()
+
+    def lose():
+        try:
+            with scope.inside(workspace), transaction.atomic():
+                lifecycle.lose(preview)
+                is_lost.set()
+                # On SQLite the cancel cannot begin before this ends.
+                assert connection.vendor == "sqlite" or meets.wait(60)
+        finally:
+            connections.close_all()
+
+    def note_meeting(execute, sql, *arguments):
+        if '"credited_to_id" = ' in sql and (sql.startswith("UPDATE") or "FOR UPDATE" in sql):
+            meets.set()
+        return execute(sql, *arguments)
+
+    losing = threading.Thread(target=lose)
+    losing.start()
+    assert is_lost.wait(60)
+    with connection.execute_wrapper(note_meeting):
+        lifecycle.cancel(whole, actor=alice)
+    losing.join()
+    preview.refresh_from_db()
+    assert (preview.status, preview.credited_to) == (Status.LOST, None)
+    assert ledger.balance(workspace) == before
 
 
 # --- What the whole goes on after -----------------------------------------------------------------------------
