@@ -13,9 +13,10 @@ import email.utils
 import re
 import socket
 import ssl
+import string
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -129,8 +130,17 @@ def _called(link: str, rules: Rules, held: Held | None) -> Iterator[Fetched | No
             if answer.status not in _REDIRECTS:
                 yield _fetched(link, answer, rules, held)
                 return
-            link = urljoin(link, _head(answer, b"location"))
+            link = _next(link, answer)
     raise LinkRefused(Problem.REDIRECTS)
+
+
+def _next(link: str, answer: httpcore.Response) -> str:
+    """Returns where a redirect leads. Letters that came as they are go back as the same bytes, as from browsers."""
+    location = quote(_head(answer, b"location").encode("latin-1"), safe=string.punctuation)
+    try:
+        return urljoin(link, location)
+    except ValueError:
+        raise LinkRefused(Problem.NOT_A_LINK) from None
 
 
 def _request(pool: httpcore.ConnectionPool, link: str, held: Held | None) -> Any:
@@ -243,12 +253,25 @@ def _head(answer: httpcore.Response, name: bytes) -> str:
 
 def _file_name(link: str, disposition: str) -> str:
     """Returns the name that the site gives the file, or the end of its link."""
-    head = email.message.Message()
-    head["content-disposition"] = disposition or "inline"
     parts = urlsplit(link)
-    named = head.get_filename() or unquote(PurePosixPath(parts.path).name)
-    name = PurePosixPath(named.replace("\\", "/")).name.strip()
+    named = _told_name(disposition) or unquote(PurePosixPath(parts.path).name)
+    name = PurePosixPath(named.replace("\\", "/")).name
+    # What nobody sees is no part of a name, and no column of PostgreSQL holds all of it.
+    name = "".join(letter for letter in name if letter.isprintable()).strip()
     return (name or f"{parts.hostname}.mp4")[-255:]
+
+
+def _told_name(disposition: str) -> str | None:
+    head = email.message.Message()
+    with suppress(UnicodeError):
+        # Many sites send UTF-8 as it is.
+        disposition = disposition.encode("latin-1").decode()
+    head["content-disposition"] = disposition or "inline"
+    try:
+        return head.get_filename()
+    except (TypeError, ValueError):
+        # Two forms of one name, or an alphabet that there is not.
+        return None
 
 
 @contextmanager

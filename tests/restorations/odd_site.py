@@ -46,6 +46,15 @@ class Site(BaseHTTPRequestHandler):
     def send_redirect(self):
         self.answer(status=302, Location="/video/film.mp4")
 
+    def send_told(self):
+        self.answer(VIDEO, Content_Disposition=unquote(self.path.partition("?")[2], "latin-1"))
+
+    def send_letters(self):
+        self.answer(status=302, Location="/video/föhn%20am see.mp4".encode().decode("latin-1"))
+
+    def send_nonsense(self):
+        self.answer(status=302, Location="https://[nowhere")
+
     def send_inside(self):
         self.answer(status=302, Location=f"http://localhost:{self.server.server_address[1]}/video/secret.mp4")
 

@@ -157,6 +157,24 @@ def test_a_file_comes_whole_under_its_name(site):
     assert fetched(site("redirect")) == ("film.mp4", VIDEO)
 
 
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ("attachment; filename*=UTF-8''a.mp4; filename*0=b.mp4", "told"),
+        ("attachment; filename*=idna''%ff.mp4", "told"),
+        ("attachment; filename=föhn.mp4", "föhn.mp4"),
+        ("attachment; filename*=UTF-8''f%C3%B6%00h%0An%E2%80%AE.mp4", "föhn.mp4"),
+    ],
+)
+def test_a_name_in_an_odd_form_is_read_or_left_out(site, disposition, name):
+    assert fetched(f"{site('told')}?{quote(disposition)}") == (name, VIDEO)
+
+
+def test_letters_in_a_redirect_are_sent_as_they_came(site):
+    assert fetched(site("letters")) == ("föhn am see.mp4", VIDEO)
+    assert Site.calls == ["/letters", "/video/f%C3%B6hn%20am%20see.mp4"]
+
+
 HELD = Held(1000, len(VIDEO), '"this"')
 
 
@@ -188,6 +206,7 @@ def test_what_is_not_the_rest_of_this_file_begins_anew(site, path):
         ("metadata", {"look_up": lambda name, _port: [name]}, Problem.PRIVATE),
         ("rest", {"max_bytes": 2000}, Problem.TOO_LARGE), ("rest", {"is_allowed": policy.public_only}, Problem.PRIVATE),
         ("endless", {}, Problem.TOO_LARGE), ("drip", {}, Problem.TOO_SLOW), ("loop", {}, Problem.REDIRECTS),
+        ("nonsense", {}, Problem.NOT_A_LINK),
     ],
 )  # fmt: skip
 def test_the_rest_is_held_to_the_same_rules(site, path, more, problem):
