@@ -121,7 +121,8 @@ def cancel(runpod_id: str) -> None:
             response = client.post(_url(f"cancel/{runpod_id}"))
     except httpx.HTTPError as exc:
         raise NotTaken(f"cancel: {type(exc).__name__}") from exc
-    if response.status_code == 429 or response.status_code >= 500:
+    # 401 and 403 are an operator's mistake: the job goes on, and costs, until the key is put right.
+    if response.status_code in (401, 403, 429) or response.status_code >= 500:
         raise NotTaken(f"cancel: HTTP {response.status_code}", retry_after=_retry_after(response))
 
 

@@ -228,7 +228,7 @@ def test_a_job_cancelled_at_the_endpoint_by_somebody_else_is_tried_again(restora
     assert now(restoration) == Status.QUEUED
 
 
-def test_cancel_stops_the_job_at_the_endpoint(restoration, endpoint, worker, alice):
+def test_cancel_stops_the_job_at_the_endpoint(restoration, endpoint, worker, alice, settings):
     dispatch.dispatch(restoration.pk)
     job = worker.take()
     lifecycle.cancel(restoration, actor=alice)
@@ -236,6 +236,10 @@ def test_cancel_stops_the_job_at_the_endpoint(restoration, endpoint, worker, ali
     endpoint.fault("http_status", on="cancel", http_status=429, times=1)
     with pytest.raises(runpod.NotTaken):
         dispatch.cancel(attempt.pk)
+    settings.RUNPOD_API_KEY = "an old one"
+    with pytest.raises(runpod.NotTaken):
+        dispatch.cancel(attempt.pk)
+    settings.RUNPOD_API_KEY = KEY
     dispatch.cancel(attempt.pk)
     attempt.refresh_from_db()
     assert attempt.cancel_wanted is False
