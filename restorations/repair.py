@@ -31,6 +31,8 @@ RING_LOST: Final = timedelta(seconds=20)
 MAIL_LIMIT: Final = timedelta(hours=24)
 #: Joining a long video takes minutes: a ring before that would join it twice.
 PARTIAL_LOST: Final = timedelta(minutes=30)
+#: A task tries to cancel a job for about so long.
+CANCEL_LOST: Final = timedelta(minutes=1)
 INSPECTION_LOST: Final = timedelta(minutes=15)
 #: Encoders have half an hour, and others may wait before this one.
 PROXY_LOST: Final = timedelta(hours=1)
@@ -165,7 +167,9 @@ def _ring_again() -> None:
     for restoration in (queued | refused).distinct():
         ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
     for attempt in Attempt.objects.filter(cancel_wanted=True):
-        ring(Doorbell.CANCEL_ATTEMPT, attempt_id=attempt.pk)
+        # Each ring is tried for a minute: an endpoint that is away must not fill the queue with them.
+        if cache.add(f"cancel-rung:{attempt.pk}", 1, timeout=int(CANCEL_LOST.total_seconds())):
+            ring(Doorbell.CANCEL_ATTEMPT, attempt_id=attempt.pk)
     for restoration in partial.waiting().filter(status_at__lt=now - PARTIAL_LOST):
         # The next ring comes as late as this one, should the join be killed, or wait behind others.
         if cache.add(f"partial-rung:{restoration.pk}", 1, timeout=int(PARTIAL_LOST.total_seconds())):

@@ -13,6 +13,7 @@ from billing.models import CreditEntry
 from billing.price_tables import gpu_microdollars_a_second
 from gpu_worker.contract import Engine, ErrorCode, Manifest, Output, Progress, Stage
 from restorations import dispatch, lifecycle, objects, repair
+from restorations.doorbells import Doorbell
 from restorations.models import Attempt, Restoration
 from restorations.runpod import JobState, JobStatus
 from tests.factories import AttemptFactory, RestorationFactory
@@ -291,6 +292,16 @@ def test_an_attempt_whose_sender_died_is_sent_again():
     repair.repair()
     assert Attempt.objects.get().status == Attempt.Status.UNKNOWN
     assert lifecycle.open_attempt(restoration.pk).number == 2
+
+
+def test_a_job_that_cannot_be_cancelled_is_rung_for_once_a_minute(
+    attempt, alice, django_capture_on_commit_callbacks
+):
+    lifecycle.cancel(attempt.restoration, actor=alice)
+    with django_capture_on_commit_callbacks() as callbacks:
+        for _ in range(4):
+            repair.repair()
+    assert [ring.args[0] for ring in callbacks] == [Doorbell.CANCEL_ATTEMPT]
 
 
 @pytest.mark.parametrize("status", Status.values)
