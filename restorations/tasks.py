@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from celery import shared_task
 from celery.signals import worker_shutting_down
-from django.conf import settings
 from django.core.cache import cache
 
 from accounts.scope import sees_everything
@@ -147,10 +146,11 @@ def check_attempt(*, attempt_id: str) -> None:
     dispatch.check(attempt_id)
 
 
-@shared_task
+# The largest result that is hashed may come from a slow storage: a check that is always killed would never end.
+@shared_task(time_limit=_ENCODING)
 def check_result(*, attempt_id: str) -> None:
     """Hashes a large result and ends its attempt; rings that come meanwhile are for the same."""
-    with _alone(f"result:{attempt_id}", seconds=settings.CELERY_TASK_TIME_LIMIT) as mine:
+    with _alone(f"result:{attempt_id}", seconds=_ENCODING) as mine:
         if mine:
             dispatch.check_result(attempt_id)
 

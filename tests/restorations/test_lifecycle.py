@@ -12,7 +12,7 @@ from billing import ledger
 from billing.models import CreditEntry
 from billing.price_tables import gpu_microdollars_a_second
 from gpu_worker.contract import Engine, ErrorCode, Manifest, Output, Progress, Stage
-from restorations import dispatch, lifecycle, objects, repair
+from restorations import dispatch, lifecycle, objects, repair, results, tasks
 from restorations.doorbells import Doorbell
 from restorations.models import Attempt, Restoration
 from restorations.runpod import JobState, JobStatus
@@ -283,6 +283,11 @@ def test_nothing_runs_for_ever(settings):
     repair.repair()
     attempt.restoration.refresh_from_db()
     assert (attempt.restoration.status, attempt.restoration.error_code) == (Status.FAILED, "expired")
+
+
+def test_a_check_of_the_largest_result_that_is_hashed_ends_also_on_a_slow_storage():
+    bytes_a_second = 15 * 2**20
+    assert results.HASHED_BYTES / bytes_a_second < tasks.check_result.time_limit
 
 
 def test_an_attempt_whose_sender_died_is_sent_again():
