@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: For so long after the end a partial result is tried again; afterwards the segments go without one.
 LIMIT: Final = timedelta(hours=1)
+#: After so long they go in any case: a join that is killed each time, or a storage that is away, says nothing.
+LONGEST: Final = timedelta(days=1)
 _JOIN_SECONDS: Final = 20 * 60
 
 
@@ -49,7 +51,7 @@ def keep(restoration_id: UUID | str) -> None:
     restoration = waiting().select_related("video", "workspace").filter(pk=restoration_id).first()
     if restoration is None:
         return
-    if restoration.is_preview:
+    if restoration.is_preview or timezone.now() - restoration.status_at > LONGEST:
         segments.forget(restoration)
         return
     journal = segments.journal_of(restoration)

@@ -197,6 +197,15 @@ def test_a_part_that_cannot_be_joined_is_tried_again_and_then_given_up(halfway, 
     assert not ended(halfway).has_partial
 
 
+def test_a_join_that_is_killed_each_time_is_given_up_after_a_day(halfway, finished, alice):
+    """It never comes to the end at which it would be given up after an hour."""
+    write_journal(halfway, finished[1])
+    lifecycle.cancel(halfway, actor=alice)
+    Restoration.objects.update(status_at=timezone.now() - timedelta(days=1) - timedelta(minutes=1))
+    partial.keep(halfway.pk)
+    assert not ended(halfway).has_partial
+
+
 def test_a_lost_ring_for_the_finished_part_is_rung_again(
     halfway, finished, alice, django_capture_on_commit_callbacks
 ):
