@@ -36,6 +36,8 @@ CANCEL_LOST: Final = timedelta(minutes=1)
 INSPECTION_LOST: Final = timedelta(minutes=15)
 #: Encoders have half an hour, and others may wait before this one.
 PROXY_LOST: Final = timedelta(hours=1)
+#: A copy that has not come by then ends its encoder each time: it is downloaded, and not played.
+PROXY_LIMIT: Final = timedelta(days=1)
 #: An order at the endpoint always has an open attempt; the moment between two statements is far shorter.
 FORSAKEN: Final = timedelta(minutes=2)
 
@@ -191,11 +193,14 @@ def _ring_again() -> None:
     unplayed = Restoration.objects.filter(
         status=Restoration.Status.SUCCEEDED, proxy_wanted_at__lt=now - PROXY_LOST
     )
+    unplayed.filter(finished_at__lt=now - PROXY_LIMIT).update(proxy_wanted_at=None)
     for restoration in unplayed:
         # The next ring comes as late as this one, should the encoder be killed by this result.
         Restoration.objects.filter(pk=restoration.pk).update(proxy_wanted_at=now)
         ring(Doorbell.MAKE_RESULT_PROXY, restoration_id=restoration.pk)
-    for video in Video.objects.present().filter(proxy_wanted_at__lt=now - PROXY_LOST):
+    unshown = Video.objects.present().filter(proxy_wanted_at__lt=now - PROXY_LOST)
+    unshown.filter(created_at__lt=now - PROXY_LIMIT).update(proxy_wanted_at=None)
+    for video in unshown:
         Video.objects.filter(pk=video.pk).update(proxy_wanted_at=now)
         ring(Doorbell.MAKE_PROXY, video_id=video.pk)
     for video in Video.objects.present().filter(hash_wanted_at__lt=now - PROXY_LOST):

@@ -146,3 +146,18 @@ def test_a_proxy_whose_ring_was_lost_is_rung_for_again(django_capture_on_commit_
     with django_capture_on_commit_callbacks() as again:
         repair.repair()
     assert (len(rings), len(again)) == (1, 0)
+
+
+def test_a_copy_that_ends_its_encoder_each_time_is_given_up_after_a_day(django_capture_on_commit_callbacks):
+    begun = timezone.now() - timedelta(days=1, minutes=1)
+    rung = timezone.now() - repair.PROXY_LOST - timedelta(minutes=1)
+    restoration = RestorationFactory(
+        status="succeeded", output="png", finished_at=begun, finish_mailed_at=begun, proxy_wanted_at=rung
+    )
+    Video.objects.update(created_at=begun, proxy_wanted_at=rung)
+    with django_capture_on_commit_callbacks() as rings:
+        repair.repair()
+    assert rings == []
+    restoration.refresh_from_db()
+    assert not restoration.is_proxy_coming
+    assert Video.objects.get().proxy_wanted_at is None
