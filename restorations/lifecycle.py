@@ -289,12 +289,14 @@ def attempt_accepted(attempt: Attempt, runpod_id: str) -> None:
 
 
 def attempt_not_taken(attempt: Attempt, *, seconds: float) -> None:
-    """Keeps an attempt that does not run, to be sent again after a while."""
-    _move_attempt(
-        attempt,
-        Attempt.Status.REFUSED,
-        next_try_at=timezone.now() + min(timedelta(seconds=seconds), LONGEST_PAUSE),
-    )
+    """Keeps an attempt that does not run, to be sent again after a while: the longer the order waits, the later.
+
+    Many orders in front of an endpoint that does not answer would keep all workers at it.
+    """
+    now = timezone.now()
+    pause = max(seconds, (now - attempt.restoration.status_at).total_seconds() / 8)
+    pause = min(pause, LONGEST_PAUSE.total_seconds())
+    _move_attempt(attempt, Attempt.Status.REFUSED, next_try_at=now + timedelta(seconds=pause))
 
 
 def attempt_answer_lost(attempt: Attempt) -> None:

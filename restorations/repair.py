@@ -166,7 +166,8 @@ def _ring_again() -> None:
         attempts__status=Attempt.Status.REFUSED,
         attempts__next_try_at__lt=now,
     )
-    for restoration in (queued | refused).distinct():
+    paused = Attempt.objects.filter(status=Attempt.Status.REFUSED, next_try_at__gte=now)
+    for restoration in (queued | refused).exclude(pk__in=paused.values("restoration")).distinct():
         ring(Doorbell.DISPATCH, restoration_id=restoration.pk)
     for attempt in Attempt.objects.filter(cancel_wanted=True):
         # Each ring is tried for a minute: an endpoint that is away must not fill the queue with them.

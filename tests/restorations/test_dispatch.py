@@ -12,6 +12,7 @@ from django.utils import timezone
 from billing import ledger
 from gpu_worker.contract import RestoreRequest
 from restorations import dispatch, lifecycle, objects, repair, runpod
+from restorations.doorbells import Doorbell
 from restorations.models import Attempt, Restoration
 from tests.factories import RestorationFactory
 from tests.gpu_worker.processes import KEY, EndpointProcess
@@ -150,6 +151,23 @@ def test_an_endpoint_that_is_away_costs_time_only(restoration, settings):
     settings.RUNPOD_BASE_URL = "http://127.0.0.1:9/v2"
     dispatch.dispatch(restoration.pk)
     assert (now(restoration), attempt_of(restoration).status) == (Status.QUEUED, Attempt.Status.REFUSED)
+
+
+def test_an_endpoint_that_stays_away_is_called_less_and_less(
+    restoration, settings, django_capture_on_commit_callbacks
+):
+    settings.RUNPOD_BASE_URL = "http://127.0.0.1:9/v2"
+    Restoration.objects.update(status_at=timezone.now() - timedelta(minutes=16))
+    dispatch.dispatch(restoration.pk)
+    wait = attempt_of(restoration).next_try_at - timezone.now()
+    assert timedelta(seconds=110) < wait <= timedelta(minutes=2, seconds=10)
+    with django_capture_on_commit_callbacks() as rings:
+        repair.repair()
+    assert rings == []
+    Attempt.objects.update(next_try_at=timezone.now())
+    with django_capture_on_commit_callbacks() as rings:
+        repair.repair()
+    assert [ring.args[0] for ring in rings] == [Doorbell.DISPATCH]
 
 
 def test_a_lost_answer_may_run_twice_and_is_delivered_once(restoration, endpoint, worker):
