@@ -13,7 +13,8 @@ from typing import Final
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db.models import Q
+from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import DataExport
@@ -138,10 +139,14 @@ def _undo_clock_jumps() -> None:
 
 def _fail_overdue_queue() -> None:
     """Fails what no machine took in time: neither the endpoint's door nor its queue is a place to stay."""
+    for restoration in _overdue():
+        _safely(_fail_overdue, restoration)
+
+
+def _overdue() -> QuerySet[Restoration]:
     limit = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS)
     waiting = (Restoration.Status.QUEUED, Restoration.Status.SUBMITTED)
-    for restoration in Restoration.objects.filter(status__in=waiting, status_at__lt=limit):
-        _safely(_fail_overdue, restoration)
+    return Restoration.objects.filter(status__in=waiting, status_at__lt=limit)
 
 
 def _fail_overdue(restoration: Restoration) -> None:
@@ -151,7 +156,10 @@ def _fail_overdue(restoration: Restoration) -> None:
         if objects.exists(attempt.manifest_key):
             _settle_if_proven(attempt)
             return
-    lifecycle.fail(restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
+    with transaction.atomic():
+        # A machine may have taken it while others were looked after.
+        if _overdue().select_for_update().filter(pk=restoration.pk).first() is not None:
+            lifecycle.fail(restoration, ErrorCode.ENDPOINT_UNAVAILABLE)
 
 
 def _go_on_with_imports() -> None:

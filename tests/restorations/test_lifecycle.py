@@ -275,6 +275,20 @@ def test_what_is_there_is_delivered_also_where_the_endpoint_was_silent_all_the_t
     assert Restoration.objects.get().status == Status.SUCCEEDED
 
 
+def test_what_a_machine_takes_at_the_last_moment_goes_on(attempt, settings, monkeypatch):
+    late = timezone.now() - timedelta(seconds=settings.QUEUE_LIMIT_SECONDS + 1)
+    Restoration.objects.update(status_at=late)
+    exists = objects.exists
+
+    def taken_meanwhile(key):
+        lifecycle.attempt_running(attempt, worker_id="w1", progress=None)
+        return exists(key)
+
+    monkeypatch.setattr(objects, "exists", taken_meanwhile)
+    repair.repair()
+    assert Restoration.objects.get().status == Status.RUNNING
+
+
 def test_nothing_runs_for_ever(settings):
     settings.MAX_ATTEMPTS = 1
     attempt = AttemptFactory(
