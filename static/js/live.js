@@ -46,7 +46,9 @@
     Idiomorph.morph(target, next, {
       morphStyle: "outerHTML",
       callbacks: {
-        beforeNodeMorphed: (old, fresh) => !(old.dataset?.keep !== undefined && fresh.dataset?.keep !== undefined),
+        // What is kept yields to an answer that is about it alone.
+        beforeNodeMorphed: (old, fresh) =>
+          old === target || !(old.dataset?.keep !== undefined && fresh.dataset?.keep !== undefined),
         beforeAttributeUpdated: (name, node) => !(name === "open" && node.matches("[data-keep-open]")),
       },
     });

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import av
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests import samples
 from tests.journeys.conftest import Person
@@ -24,6 +24,10 @@ def test_settings_are_chosen_saved_and_used_again(alice: Person, tmp_path: Path)
     page.fill("input[name=strength]", "40")
     expect(more.locator("output")).to_have_text("40")
     page.select_option("select[name=output]", "prores")
+    expect(page.locator("#quote")).to_contain_text("ProRes")
+    push(page)
+    assert page.input_value("input[name=strength]") == "40"
+    assert page.input_value("select[name=output]") == "prores"
     expect(page.locator("#quote")).to_contain_text("ProRes")
 
     page.click("summary:has-text('Save these settings')")
@@ -57,6 +61,16 @@ def test_settings_are_chosen_saved_and_used_again(alice: Person, tmp_path: Path)
     assert page.input_value("input[name=seed]") != ""
     # The name that was missing came back as 422, which Chromium mentions; nothing else did.
     assert [problem for problem in alice.problems if "422" not in problem] == []
+
+
+def push(page: Page) -> None:
+    """Brings what the socket sends when it opens again, or when there is a copy that browsers play."""
+    page.evaluate(
+        """async () => {
+            const answer = await fetch(location.pathname, {headers: {"HX-Request": "true"}});
+            htmx.trigger(document.body, "htmx:wsBeforeMessage", {message: await answer.text()});
+        }"""
+    )
 
 
 def test_a_picture_is_restored_like_a_video(alice: Person) -> None:
