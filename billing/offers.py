@@ -20,7 +20,7 @@ _KEPT: Final = timedelta(days=1)
 
 
 class PriceChanged(Exception):
-    """The quote is not binding any more and the price has risen since; nothing was taken."""
+    """More would be charged than was shown: the quote has expired, or is for something else; nothing was taken."""
 
 
 def make(*, workspace: Workspace, subject: str, credits: int, prices: Prices) -> Offer:
@@ -56,7 +56,8 @@ def accept(
     """Records and returns what an order costs: what was shown, or less.
 
     `credits_now` is the price by today's table. A person pays the lower of both; without an offer, today's price.
-    Raises `PriceChanged` when the offer has expired and the price has risen.
+    Raises `PriceChanged` when the offer has expired and the price has risen, or when it is for something cheaper: the
+    person chose anew, and pressed the button before it said the new price.
     """
     mine = Offer.objects.for_workspace(workspace).filter(subject=subject)
     # A page that lost its quote's id is still bound by what it showed: the cheapest that has not expired.
@@ -67,6 +68,9 @@ def accept(
         if shown.expires_at <= timezone.now():
             raise PriceChanged(subject)
         credits, table = shown.credits, shown.table
+    others = Offer.objects.for_workspace(workspace).exclude(subject=subject)
+    if offer_id and others.filter(pk=offer_id, credits__lt=credits).exists():
+        raise PriceChanged(subject)
     # A row of its own: the one that a page shows may serve several orders of the same thing.
     return Offer.objects.create(
         workspace=workspace,

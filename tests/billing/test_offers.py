@@ -64,13 +64,19 @@ def test_an_old_quote_with_a_dearer_price_asks_again_and_takes_nothing(video, al
     assert ledger.balance(workspace) == before
 
 
-def test_a_quote_of_another_choice_or_workspace_does_not_bind(video, alice):
-    cheap = shown(video, "720p")
-    Offer.objects.exclude(pk=cheap.offer_id).delete()
+def test_a_quote_of_another_workspace_does_not_bind(video, alice):
     publish(5_000_000)
-    assert order(video, alice, cheap, preset="2k").price_credits == quote(video, Options(preset="2k")).credits
     stranger = shown(VideoFactory(), "1080p")
     assert order(video, alice, stranger).price_credits == quote(video, Options(preset="1080p")).credits
+
+
+def test_who_chooses_anew_never_pays_more_than_the_button_said(video, alice, workspace):
+    before = ledger.balance(workspace)
+    cheap, dear = shown(video, "720p"), shown(video, "2k")
+    with pytest.raises(offers.PriceChanged):
+        order(video, alice, cheap, preset="2k")
+    assert ledger.balance(workspace) == before
+    assert order(video, alice, dear, preset="720p").price_credits == cheap.credits
 
 
 def test_pages_of_a_minute_share_a_quote_that_holds_for_its_time(video):
