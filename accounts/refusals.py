@@ -11,16 +11,12 @@ from django.shortcuts import render
 def not_now(
     request: HttpRequest, sentence: str, *, status: int, seconds: int, is_json: bool, **details: Any
 ) -> HttpResponse:
-    """Answers with a sentence and when to ask again: as JSON, as a notice for HTMX, or as the status's own page.
+    """Answers with a sentence and when to ask again: as JSON, or as the status's own page.
 
     `details` go into the JSON beside the sentence.
     """
     if is_json:
         response: HttpResponse = JsonResponse({"error": sentence, **details}, status=status)
-    elif getattr(request, "htmx", False):
-        response = render(request, "notice.html", {"sentence": sentence}, status=status)
-        response.headers["HX-Retarget"] = "#messages"
-        response.headers["HX-Reswap"] = "outerHTML"
     else:
         response = render(request, f"{status}.html", {"sentence": sentence}, status=status)
     response.headers["Retry-After"] = str(seconds)

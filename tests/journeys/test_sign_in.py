@@ -9,6 +9,7 @@ import pytest
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
 from playwright.sync_api import Browser, expect
 
+from tests import samples
 from tests.journeys.conftest import PASSWORD, Person
 from tests.services.product import Product
 from tests.services.smtp import Mailbox, code_in
@@ -135,3 +136,22 @@ def test_a_passkey_is_added_to_an_account_as_the_second_step(dora: Person) -> No
     enter_password(dora)
     page.click("#mfa_webauthn_authenticate")
     page.wait_for_url(IN_A_WORKSPACE)
+
+
+def test_a_page_left_open_says_why_a_click_did_nothing(alice: Person) -> None:
+    alice.upload(samples.path("pal_25.mp4"))
+    page = alice.page
+    order = page.get_by_role("button", name="Restore for 5 credits")
+    refusal = page.get_by_role("alert")
+    alice.context.set_offline(True)
+    order.click()
+    expect(refusal).to_contain_text("Check your connection")
+    alice.context.set_offline(False)
+
+    alice.page = alice.open_page()
+    sign_out(alice)
+    enter_password(alice)
+    alice.page.wait_for_url(IN_A_WORKSPACE)
+    order.click()
+    expect(refusal).to_contain_text("For your safety the form was not accepted.")
+    expect(refusal).to_be_in_viewport()
