@@ -98,8 +98,16 @@
   }
   document.addEventListener("upload-finished", pollNow);
 
+  const pathOf = (address) => new URL(address, window.location).pathname;
+
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { target, xhr } = event.detail;
+    const { pathInfo, target, xhr } = event.detail;
+    // Signed out in the meantime: the page itself asks to sign in.
+    if (pathOf(xhr.responseURL) !== pathOf(pathInfo.finalRequestPath)) {
+      event.detail.shouldSwap = false;
+      window.location.reload();
+      return;
+    }
     if (!event.detail.shouldSwap || !target?.matches?.("[data-live]")) return;
     const body = new DOMParser().parseFromString(xhr.responseText, "text/html").body;
     const next = body.querySelector(`#${CSS.escape(target.id)}`);

@@ -140,7 +140,7 @@ def test_a_passkey_is_added_to_an_account_as_the_second_step(dora: Person) -> No
 
 def test_a_page_left_open_says_why_a_click_did_nothing(alice: Person) -> None:
     alice.upload(samples.path("pal_25.mp4"))
-    page = alice.page
+    page, video_page = alice.page, alice.page.url
     order = page.get_by_role("button", name="Restore for 5 credits")
     refusal = page.get_by_role("alert")
     alice.context.set_offline(True)
@@ -155,3 +155,7 @@ def test_a_page_left_open_says_why_a_click_did_nothing(alice: Person) -> None:
     order.click()
     expect(refusal).to_contain_text("For your safety the form was not accepted.")
     expect(refusal).to_be_in_viewport()
+
+    sign_out(alice)
+    page.locator("label:has(input[value='1080p'])").click()
+    page.wait_for_url(f"**/accounts/login/?next={video_page.removeprefix(alice.address)}")
