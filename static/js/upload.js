@@ -184,6 +184,15 @@ Behaviours.add("[data-uploader]", (form) => {
   const uppy = new UppyBundle.Uppy({
     autoProceed: true,
     restrictions: { maxFileSize: Number(form.dataset.maxBytes) },
+    // A file that did not go through is chosen again instead of being in the list already.
+    onBeforeFileAdded: ({ id }, known) => {
+      const isOver = ["failed", "refused"].includes(rows.get(id)?.phase);
+      if (isOver) {
+        uppy.removeFile(id);
+        numAdded -= 1;
+      }
+      return isOver || !(id in known);
+    },
   });
   uppy.use(PartUploader, {
     createUrl: form.dataset.createUrl, csrfToken, texts, maxFilesInFlight: MAX_FILES_IN_FLIGHT,

@@ -72,6 +72,23 @@ def test_a_lost_network_loses_one_part_at_most(alice: Person) -> None:
     assert tries == Counter({n: 2 if n == 3 else 1 for n in range(1, num_parts + 1)})
 
 
+def test_a_file_that_was_moved_meanwhile_is_chosen_again(alice: Person, tmp_path: Path) -> None:
+    file, moved = tmp_path / "film.mp4", tmp_path / "moved" / "film.mp4"
+    shutil.copy(samples.path("bigbuckbunny.mp4"), file)
+    moved.parent.mkdir()
+
+    def move(route: Route) -> None:
+        if part_number(route.request) == 2:
+            file.rename(moved)
+        route.continue_()
+
+    alice.page.route(PARTS, move, times=2)
+    alice.choose(file)
+    row = alice.page.locator("[data-upload-list] > li")
+    expect(row).to_contain_text("Was it moved or changed? Choose it again.")
+    alice.upload(moved)
+
+
 def test_a_site_that_falls_is_waited_for(alice: Person) -> None:
     source = samples.path("bigbuckbunny.mp4")
     num_parts = -(-source.stat().st_size // PART_BYTES)
