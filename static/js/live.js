@@ -43,6 +43,7 @@
 
   function morph(target, next) {
     const id = target.id;
+    const hadFocus = target.contains(document.activeElement);
     Idiomorph.morph(target, next, {
       morphStyle: "outerHTML",
       callbacks: {
@@ -56,6 +57,10 @@
     if (!root) return;
     htmx.process(root);
     Behaviours.attach(root);
+    // What had the focus is gone: the keyboard goes on from here, not from the top of the page.
+    if (hadFocus && document.activeElement === document.body) {
+      root.closest("[tabindex='-1']").focus({ preventScroll: true });
+    }
     afterChange(root);
   }
 

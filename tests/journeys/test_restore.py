@@ -42,10 +42,12 @@ def test_a_new_person_restores_a_video(alice: Person, mails: Mailbox, tmp_path: 
     alice.restore("720p")
     loads: list[str] = []
     page.on("load", lambda loaded: loads.append(loaded.url))
+    page.focus("summary:has-text('Cancel restoration')")
     alice.wait_for_status("running")
     expect(page.locator("#restoration-status")).to_contain_text("of 132 frames done")
     alice.wait_for_status("succeeded")
     assert loads == [], "the status changed without a reload"
+    expect(page.locator("#restoration-status")).to_be_focused()  # what had the focus is gone
 
     assert alice.credits == 300 - 13
     expect(page.locator("#restoration-status")).to_contain_text("CPU preview engine")
