@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST, require_safe
 
 from accounts.access import WorkspaceRequest, allowed, workspace_editor, workspace_member
@@ -130,7 +131,10 @@ def _order(request: WorkspaceRequest, video_id: UUID, *, is_preview: bool) -> Ht
                 video=video, user=request.user, options=form.options, **_terms(form, is_preview=is_preview)
             )
         except InsufficientCredits as exc:
-            form.add_error(None, _("You need %(missing)s more credits for this.") % {"missing": exc.missing})
+            need = ngettext(
+                "You need %(n)s more credit for this.", "You need %(n)s more credits for this.", exc.missing
+            )
+            form.add_error(None, need % {"n": exc.missing})
         except LimitReached as exc:
             form.add_error(None, exc.spending.sentence)
         except PriceChanged:

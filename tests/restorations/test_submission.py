@@ -77,9 +77,11 @@ def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_m
     answer = restore(alice_client, video)
     missing = quote(video, Options(preset="1080p")).credits - 5
     assert answer.status_code == 422
-    assert f"You need {missing} more credits" in answer.content.decode()
+    assert f"You need {missing} more credits for this." in answer.content.decode()
     assert ledger.balance(workspace) == 5
     assert not Restoration.objects.exists()
+    ledger.grant(workspace=workspace, credits=missing - 1, key="elsewhere")
+    assert "You need 1 more credit for this." in restore(alice_client, video).content.decode()
 
 
 @pytest.mark.parametrize(
