@@ -55,7 +55,8 @@ def import_create(request: WorkspaceRequest) -> HttpResponse:
 def import_cancel(request: WorkspaceRequest, import_id: UUID) -> HttpResponse:
     """Stops an import; what has come of it is deleted."""
     begun = get_object_or_404(LinkImport.objects.for_workspace(request.workspace), pk=import_id)
-    if not imports.cancel(begun):
+    # The fragment for htmx shows what became of it; a message would wait for the next page.
+    if not imports.cancel(begun) and not request.htmx:
         messages.info(request, _("It had ended already."))
     if not request.htmx:
         return redirect(request.workspace)

@@ -53,7 +53,8 @@ def restoration_detail(request: WorkspaceRequest, restoration_id: UUID) -> HttpR
 def restoration_cancel(request: WorkspaceRequest, restoration_id: UUID) -> HttpResponse:
     """Stops a restoration and gives back the share not done."""
     restoration = _restoration(request, restoration_id)
-    if not lifecycle.cancel(restoration, actor=request.user):
+    # The fragment for htmx shows what became of it; a message would wait for the next page.
+    if not lifecycle.cancel(restoration, actor=request.user) and not request.htmx:
         messages.info(request, _("It had ended already."))
     if not request.htmx:
         return redirect(restoration)

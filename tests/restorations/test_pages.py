@@ -96,6 +96,16 @@ def test_downloads_have_a_good_name(alice_client, workspace):
     assert restoration.download_name == "take_2_720p_seed42.mp4"
 
 
+def test_a_cancel_that_came_too_late_leaves_no_message_to_the_next_page(alice_client, workspace):
+    restoration = RestorationFactory(video__workspace=workspace, status="cancelled")
+    cancel = reverse("restoration-cancel", args=[workspace.slug, restoration.pk])
+    fragment = alice_client.post(cancel, headers={"HX-Request": "true"}).content.decode()
+    assert 'data-state="cancelled-' in fragment
+    home = workspace.get_absolute_url()
+    assert "It had ended already." not in alice_client.get(home).content.decode()
+    assert "It had ended already." in alice_client.post(cancel, follow=True).content.decode()
+
+
 def test_viewers_see_and_do_not_touch(vera_client, workspace):
     restoration = RestorationFactory(video__workspace=workspace)
     page = vera_client.get(restoration.get_absolute_url()).content.decode()
