@@ -106,7 +106,7 @@
   const pathOf = (address) => new URL(address, window.location).pathname;
 
   document.addEventListener("htmx:beforeSwap", (event) => {
-    const { pathInfo, target, xhr } = event.detail;
+    const { pathInfo, requestConfig, target, xhr } = event.detail;
     // Signed out in the meantime: the page itself asks to sign in.
     if (pathOf(xhr.responseURL) !== pathOf(pathInfo.finalRequestPath)) {
       event.detail.shouldSwap = false;
@@ -118,6 +118,8 @@
     const next = body.querySelector(`#${CSS.escape(target.id)}`);
     if (!next) return;
     event.detail.shouldSwap = false;
+    // What the person has done is as new as a push.
+    if (requestConfig.verb !== "get") lastPush = number += 1;
     morph(target, next);
   });
 

@@ -97,15 +97,21 @@ def test_an_old_film_is_compared_frame_by_frame(alice: Person) -> None:
 
 
 def test_cancel_shows_what_comes_back_and_gives_it_back(alice: Person) -> None:
+    alice.context.route_web_socket(re.compile("/ws/"), lambda socket: socket.close(code=1011, reason="lost"))
     alice.upload(samples.path("half_minute.mp4"))
     alice.restore("720p")
     alice.wait_for_status("running")
     page = alice.page
+    held = hold_polls(page)
+    with page.expect_request(is_poll):
+        page.evaluate("document.dispatchEvent(new Event('upload-finished'))")  # the page asks at once
     page.click("summary:has-text('Cancel restoration')")
     panel = page.locator("#confirm-cancel")
     expect(panel).to_contain_text(re.compile(r"\d+ of \d+ credits come back"))
     page.click("button:has-text('Cancel it')")
     alice.wait_for_status("cancelled")
+    let_polls_go(page, held)
+    alice.wait_for_status("cancelled", seconds=1)
     refunded = re.search(r"(\d+) of (\d+) credits? w", page.locator("#restoration-status").inner_text())
     assert refunded is not None
     back, price = int(refunded[1]), int(refunded[2])
@@ -119,15 +125,7 @@ def test_an_answer_that_was_overtaken_does_not_bring_back_what_is_over(alice: Pe
     alice.restore("720p")
     alice.wait_for_status("running")
     page, address = alice.page, alice.page.url
-    answers: list[tuple[Route, APIResponse]] = []
-
-    def hold_polls(route: Route) -> None:
-        if is_poll(route.request):
-            answers.append((route, route.fetch()))
-        else:
-            route.continue_()
-
-    page.route(address, hold_polls)
+    held = hold_polls(page)
     with page.expect_request(is_poll):
         page.reload()  # opening its socket, the page asks once more
     other = alice.open_page()
@@ -135,14 +133,32 @@ def test_an_answer_that_was_overtaken_does_not_bring_back_what_is_over(alice: Pe
     other.click("summary:has-text('Cancel restoration')")
     other.click("button:has-text('Cancel it')")
     alice.wait_for_status("cancelled")
-    assert answers
-    for route, answer in answers:
-        assert 'data-state="running-' in answer.text()
+    let_polls_go(page, held)
+    alice.wait_for_status("cancelled", seconds=1)
+    assert alice.problems == []
+
+
+def hold_polls(page: Page) -> list[tuple[Route, APIResponse]]:
+    """Keeps the answers of this page's polls on their way."""
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if is_poll(route.request):
+            held.append((route, route.fetch()))
+        else:
+            route.continue_()
+
+    page.route(page.url, hold)
+    return held
+
+
+def let_polls_go(page: Page, held: list[tuple[Route, APIResponse]]) -> None:
+    """Lets the answers come, which were made while the restoration was running."""
+    assert 'data-state="running-' in held[0][1].text()
+    for route, answer in held:
         with page.expect_event("requestfinished"):
             route.fulfill(response=answer)
     page.wait_for_timeout(200)  # the script reads the answer
-    alice.wait_for_status("cancelled", seconds=1)
-    assert alice.problems == []
 
 
 def is_poll(request: Request) -> bool:
