@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests import samples
 from tests.journeys.conftest import Person
@@ -18,16 +21,33 @@ SMALL_TARGETS = """() => [...document.querySelectorAll("button, summary, input:n
     .map(e => [e.outerHTML.slice(0, 80), (e.closest("label") ?? e).getBoundingClientRect()])
     .filter(([_, box]) => box.width > 1 && (box.width < 24 || box.height < 24)).map(([html]) => html)"""
 
+UNFINISHED = """name => {
+    const { createUrl } = document.querySelector("[data-uploader]").dataset;
+    localStorage.setItem(`uploads ${createUrl}`, JSON.stringify({ any: { name, percent: 40, abortUrl: "" } }));
+}"""
+
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(browser: Browser, site: Product, mails: Mailbox, theme: str) -> None:
+def test_nothing_is_wider_than_a_phone(
+    browser: Browser, site: Product, mails: Mailbox, theme: str, tmp_path: Path
+) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=theme, has_touch=True)
     person = Person(context, site, mails)
     for path in OPEN_TO_ALL:
         person.go(path)
         check(person, path)
     home = person.sign_up()
-    person.upload(samples.path("pal_25.mp4"))
+    film = tmp_path / f"{'x' * 200}.mp4"
+    film.touch()
+    person.choose(film)
+    expect(person.page.locator("[data-upload-list]")).to_contain_text("This file is empty.")
+    person.page.evaluate(UNFINISHED, film.name)
+    check(person, "uploads")
+    person.page.reload()
+    expect(person.page.locator("[data-upload-resume]")).to_contain_text("40 % is there")
+    check(person, "unfinished uploads")
+    shutil.copy(samples.path("pal_25.mp4"), film)
+    person.upload(film)
     check(person, "video")
     person.restore("720p")
     check(person, "live")
