@@ -77,6 +77,7 @@ def test_without_enough_credits_nothing_happens_and_the_page_says_how_many_are_m
     answer = restore(alice_client, video)
     missing = quote(video, Options(preset="1080p")).credits - 5
     assert answer.status_code == 422
+    assert '<div class="stack" role="alert">' in answer.content.decode()
     assert f"You need {missing} more credits for this." in answer.content.decode()
     assert ledger.balance(workspace) == 5
     assert not Restoration.objects.exists()
