@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.middleware import LoginRequiredMiddleware
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
@@ -137,3 +140,18 @@ class ClosedAccountMiddleware:
         if request.method in ("GET", "HEAD"):
             return redirect("account-delete")
         raise PermissionDenied
+
+
+class SignInMiddleware(LoginRequiredMiddleware):
+    """Leads back, after signing in, to the page whose form was sent: the form's own address has no page to show."""
+
+    def handle_no_permission(
+        self, request: HttpRequest, view_func: Callable[..., HttpResponseBase]
+    ) -> HttpResponseRedirect:
+        """Sends the browser to sign in."""
+        if request.method in ("GET", "HEAD"):
+            return super().handle_no_permission(request, view_func)
+        page = urlsplit(request.headers.get("Referer", ""))._replace(scheme="", netloc="").geturl()
+        return redirect_to_login(
+            page or "/", self.get_login_url(view_func), self.get_redirect_field_name(view_func)
+        )

@@ -73,7 +73,7 @@ MIDDLEWARE = [
     "accounts.middleware.ScopeMiddleware",
     "accounts.middleware.LocalizationMiddleware",
     "accounts.middleware.ClosedAccountMiddleware",
-    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "accounts.middleware.SignInMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",

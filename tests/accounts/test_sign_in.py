@@ -147,6 +147,16 @@ def test_a_new_address_counts_once_its_code_was_entered(client, alice):
 # --- Where it leads, what is kept ---------------------------------------------------------------------------
 
 
+def test_who_sent_a_form_after_signing_out_comes_back_to_its_page(client, alice, workspace):
+    page, delete = workspace.get_absolute_url(), reverse("workspace-delete", args=[workspace.slug])
+    answer = client.post(delete, headers={"Referer": f"http://testserver{page}?page=2"})
+    assert answer.headers["Location"] == f"{reverse('account_login')}?next={page}%3Fpage%3D2"
+    signed_in = client.post(
+        answer.headers["Location"], {"login": alice.email, "password": PASSWORD}, follow=True
+    )
+    assert (signed_in.status_code, signed_in.redirect_chain[-1][0]) == (200, f"{page}?page=2")
+
+
 @pytest.mark.parametrize(
     "way",
     [

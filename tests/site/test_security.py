@@ -292,7 +292,7 @@ urlpatterns = [path("broken/", broken), path("", include("seedvr_site.urls"))]
 
 def test_an_error_of_ours_tells_nothing_about_itself(db: None, settings, caplog) -> None:
     settings.ROOT_URLCONF = __name__
-    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "LoginRequired" not in name]
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "SignIn" not in name]
     response = Client(raise_request_exception=False).get("/broken/")
     assert response.status_code == 500
     text = response.content.decode()
