@@ -235,7 +235,7 @@ class PartUploader extends UppyBundle.BasePlugin {
         throw new RetryableError("busy", { seconds: Number(response.headers.get("Retry-After")) || 0 });
       }
       if (response.status >= 500) throw new RetryableError(answer.is_storage_away ? "storage" : "site");
-      if (response.redirected || response.status === 403) throw new UploadError(this.opts.texts.signedOut);
+      if (response.redirected || response.status === 403) throw new UploadError(this.opts.texts.notAllowed);
       if (response.status === 404 || response.status === 409) {
         throw new StaleError(answer.error || this.opts.texts.refused);
       }

@@ -148,10 +148,16 @@ def test_a_page_left_open_says_why_a_click_did_nothing(alice: Person) -> None:
     expect(refusal).to_contain_text("Check your connection")
     alice.context.set_offline(False)
 
+    home = alice.open_page()
+    home.goto(alice.address)
     alice.page = alice.open_page()
     sign_out(alice)
     enter_password(alice)
     alice.page.wait_for_url(IN_A_WORKSPACE)
+    home.set_input_files("[data-file-input]", samples.path("pal_25.mp4"))
+    expect(home.locator("[data-upload-list]")).to_contain_text(
+        "You have signed out, or may not upload here any more."
+    )
     order.click()
     expect(refusal).to_contain_text("For your safety the form was not accepted.")
     expect(refusal).to_be_in_viewport()
