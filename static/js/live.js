@@ -36,9 +36,12 @@
     const changed = rememberStates(root);
     const sentences = changed.map((element) => element.dataset.announcement).filter(Boolean);
     announce([...new Set(sentences)].join(". "));
-    const gaveBack = changed.some((element) => /^(failed|cancelled|lost)/.test(element.dataset.state));
+    if (changed.some((element) => /^(failed|cancelled|lost)/.test(element.dataset.state))) refetchBadge();
+  }
+
+  function refetchBadge() {
     const badge = document.getElementById("credit-badge");
-    if (gaveBack && badge) refetch(badge, badge.href);
+    if (badge) refetch(badge, badge.href);
   }
 
   function morph(target, next) {
@@ -163,6 +166,14 @@
     token.name = "csrfmiddlewaretoken";
     token.value = JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
     form.append(token);
+  });
+
+  // The browser's "back" shows a page as it was when it was left: credits are spent since, or the person signed out.
+  window.addEventListener("pageshow", ({ persisted }) => {
+    const [way] = performance.getEntriesByType("navigation");
+    if (!persisted && way?.type !== "back_forward") return;
+    refetchBadge();
+    pollNow();
   });
 
   rememberStates(document.body);

@@ -48,6 +48,9 @@ def test_a_new_person_restores_a_video(alice: Person, mails: Mailbox, tmp_path: 
     alice.wait_for_status("succeeded")
     assert loads == [], "the status changed without a reload"
     expect(page.locator("#restoration-status")).to_be_focused()  # what had the focus is gone
+    page.go_back()
+    expect(page.locator("#credit-badge b")).to_have_text("287")
+    page.go_forward()
 
     assert alice.credits == 300 - 13
     expect(page.locator("#restoration-status")).to_contain_text("CPU preview engine")
