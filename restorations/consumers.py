@@ -158,7 +158,10 @@ class WorkspaceConsumer(PageConsumer):
         workspace = self.membership.workspace
         if hint["kind"] == "video":
             video = Video.objects.for_workspace(workspace).present().filter(pk=hint["id"]).first()
-            return self._fragment("components/video_card.html", {"video": video}) if video else ""
+            if video is None:
+                # What the page does not show makes it fetch its list anew.
+                return f'<div id="video-{hint["id"]}-deleted"></div>'
+            return self._fragment("components/video_card.html", {"video": video})
         mine = Restoration.objects.for_workspace(workspace).select_related("video", "workspace")
         restoration = mine.filter(pk=hint["id"]).first()
         return (

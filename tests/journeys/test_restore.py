@@ -244,9 +244,13 @@ def test_a_result_and_its_source_are_deleted_from_their_pages(alice: Person, sit
     page.wait_for_url("**/restorations/")
     expect(page.locator("main")).to_contain_text("The result is deleted.")
     page.goto(video_page)
+    other = alice.open_page()
+    other.goto(alice.address)
+    expect(other.locator(".video-card")).to_have_count(1)
     page.click("summary:has-text('Delete video')")
     page.click("button:has-text('Delete for good')")
     page.wait_for_url("**/w/*/")
+    expect(other.locator(".video-card")).to_have_count(0, timeout=10_000)
     assert page.goto(video_page).status == 404  # type: ignore[union-attr]
     left = [
         file

@@ -3,9 +3,10 @@
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from django.utils import timezone
 
 from restorations import notifications
-from restorations.models import Restoration
+from restorations.models import Restoration, Video
 from seedvr_site.asgi import application
 from tests.factories import RestorationFactory, VideoFactory
 
@@ -56,6 +57,9 @@ async def test_a_change_reaches_the_workspaces_pages(alice_client, workspace):
     assert f'id="restoration-{restoration.pk}"' in await socket.text()
     await sync_to_async(notifications.video_changed)(restoration.video)
     assert f'id="video-{restoration.video.pk}"' in await socket.text()
+    await sync_to_async(Video.objects.update)(deleted_at=timezone.now())
+    await sync_to_async(notifications.video_changed)(restoration.video)
+    assert f'id="video-{restoration.video.pk}-deleted"' in await socket.text()
     await socket.close()
 
 
