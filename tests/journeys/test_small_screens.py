@@ -57,6 +57,12 @@ def test_nothing_is_wider_than_a_phone(
     for path in (*(f"{home}{page}" for page in of_workspace), "/settings/", "/workspaces/new/"):
         person.go(path)
         check(person, path)
+    person.go(f"{home}settings/")
+    person.page.fill("input[name=name]", 80 * "x")
+    person.page.click("main form button[type=submit]")
+    person.go(f"{home}audit/")
+    person.page.click("[data-menu] summary")
+    check(person, "a long name")
     context.close()
 
 
