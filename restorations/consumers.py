@@ -14,6 +14,8 @@ from typing import Any
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.contrib.auth import get_user
+from django.http import HttpRequest
 from django.template.loader import render_to_string
 
 from accounts import scope
@@ -104,6 +106,10 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
             self.note()
 
     def _is_admitted(self) -> bool:
+        # The session is read anew: whoever was signed out meanwhile, here or from another device, is nobody now.
+        request, known = HttpRequest(), self.scope["session"]
+        request.session = known.__class__(known.session_key)
+        self.scope["user"] = get_user(request)
         membership = admitted(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])
         if membership is not None:
             self.membership = membership

@@ -74,6 +74,16 @@ async def test_a_video_shows_what_was_found_in_it(alice_client, workspace):
     await socket.close()
 
 
+async def test_who_signs_out_in_another_tab_hears_nothing_more(alice_client, workspace):
+    restoration = await sync_to_async(RestorationFactory)(video__workspace=workspace)
+    socket = Socket(alice_client, f"/ws/w/{workspace.slug}/restorations/{restoration.pk}/")
+    assert await socket.open()
+    await socket.text()
+    await sync_to_async(alice_client.logout)()
+    await sync_to_async(notifications.restoration_changed)(restoration)
+    assert (await socket.end.receive_output(5))["type"] == "websocket.close"
+
+
 async def test_strangers_and_other_origins_are_not_let_in(alice_client, charlie_client, client, workspace):
     restoration = await sync_to_async(RestorationFactory)(video__workspace=workspace)
     paths = [
