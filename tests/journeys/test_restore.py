@@ -105,6 +105,7 @@ def test_cancel_shows_what_comes_back_and_gives_it_back(alice: Person) -> None:
     alice.restore("720p")
     alice.wait_for_status("running")
     page = alice.page
+    page.click("summary:has-text('Advanced')")
     held = hold_polls(page)
     with page.expect_request(is_poll):
         page.evaluate("document.dispatchEvent(new Event('upload-finished'))")  # the page asks at once
@@ -113,6 +114,7 @@ def test_cancel_shows_what_comes_back_and_gives_it_back(alice: Person) -> None:
     expect(panel).to_contain_text(re.compile(r"\d+ of \d+ credits come back"))
     page.click("button:has-text('Cancel it')")
     alice.wait_for_status("cancelled")
+    expect(page.locator("#advanced")).to_have_attribute("open", "")
     let_polls_go(page, held)
     alice.wait_for_status("cancelled", seconds=1)
     refunded = re.search(r"(\d+) of (\d+) credits? w", page.locator("#restoration-status").inner_text())
