@@ -159,13 +159,14 @@ class PartUploader extends UppyBundle.BasePlugin {
   /** Puts one part to a fresh signed address, and returns its tag. */
   #sendPart(file, signUrl, bytes, report, signal) {
     return this.#again(file, signal, async () => {
-      const claim = PartUploader.#canHash ? { sha256: await this.#sha256(bytes) } : {};
+      const content = await this.#read(bytes);
+      const claim = PartUploader.#canHash ? { sha256: await this.#sha256(content) } : {};
       const signed = await this.#request("POST", signUrl, claim, signal, { file });
-      return this.#put(signed, bytes, report, signal);
+      return this.#put(signed, content, report, signal);
     });
   }
 
-  #put(signed, bytes, report, signal) {
+  #put(signed, content, report, signal) {
     // The file store is the site itself.
     const where = new URL(signed.url, window.location).origin === window.location.origin ? "site" : "storage";
     return new Promise((resolve, reject) => {
@@ -198,18 +199,21 @@ class PartUploader extends UppyBundle.BasePlugin {
       };
       signal.addEventListener("abort", stop);
       hear();
-      xhr.send(bytes);
+      xhr.send(content);
     });
   }
 
-  /** The Base64 SHA-256 of one part, which is small enough for memory. */
-  async #sha256(bytes) {
-    let content;
+  /** The bytes of one part, which is small enough for memory. */
+  async #read(bytes) {
     try {
-      content = await bytes.arrayBuffer();
+      return await bytes.arrayBuffer();
     } catch {
       throw new UploadError(this.opts.texts.unreadable);
     }
+  }
+
+  /** The Base64 SHA-256 of one part. */
+  async #sha256(content) {
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
     return btoa(String.fromCharCode(...digest));
   }
