@@ -82,10 +82,12 @@ def _video(request: WorkspaceRequest, video_id: UUID) -> Video:
 def video_detail(request: WorkspaceRequest, video_id: UUID) -> HttpResponse:
     """Shows a video, what is in it, and the form that restores it."""
     video = _video(request, video_id)
-    runs = video.restorations.select_related("video", "workspace").order_by("-created_at")
+    runs = list(video.restorations.select_related("video", "workspace").order_by("-created_at")[:20])
     form = RestorationForm(given, video=video) if (given := _given_settings(request)) else None
-    context = video_context(video, form) | {"restorations": runs[:20]}
-    return render_fragment(request, "restorations/video_detail.html", "video", context)
+    context = video_context(video, form)
+    context |= {"restorations": runs, "is_running": any(run.is_active for run in runs)}
+    fragment = "runs" if "runs" in request.GET else "video"
+    return render_fragment(request, "restorations/video_detail.html", fragment, context)
 
 
 def _given_settings(request: WorkspaceRequest) -> Mapping[str, Any] | None:

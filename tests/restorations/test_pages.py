@@ -106,6 +106,16 @@ def test_a_cancel_that_came_too_late_leaves_no_message_to_the_next_page(alice_cl
     assert "It had ended already." in alice_client.post(cancel, follow=True).content.decode()
 
 
+def test_a_videos_page_follows_its_restorations_while_one_runs(alice_client, workspace):
+    restoration = RestorationFactory(video__workspace=workspace, status="running")
+    address = restoration.video.get_absolute_url()
+    assert f'data-poll="{address}?runs"' in alice_client.get(address).content.decode()
+    Restoration.objects.update(status="cancelled")
+    runs = alice_client.get(f"{address}?runs", headers={"HX-Request": "true"}).content.decode()
+    assert runs.lstrip().startswith('<section id="runs"')
+    assert ('data-state="cancelled-' in runs, "data-poll" in runs) == (True, False)
+
+
 def test_viewers_see_and_do_not_touch(vera_client, workspace):
     restoration = RestorationFactory(video__workspace=workspace)
     page = vera_client.get(restoration.get_absolute_url()).content.decode()
