@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.journey, pytest.mark.timeout(180)]
 def test_settings_are_chosen_saved_and_used_again(alice: Person, tmp_path: Path) -> None:
     page = alice.page
     alice.upload(samples.path("pal_25.mp4"))
+    page.reload()
     more = page.locator("#more-settings")
     expect(more).not_to_have_attribute("open", "")
     page.click("summary:has-text('More settings')")
@@ -25,6 +26,11 @@ def test_settings_are_chosen_saved_and_used_again(alice: Person, tmp_path: Path)
     expect(more.locator("output")).to_have_text("40")
     page.select_option("select[name=output]", "prores")
     expect(page.locator("#quote")).to_contain_text("ProRes")
+    alice.go("/pricing/")
+    page.go_back()
+    expect(page.locator("#quote")).to_contain_text("ProRes")
+    page.click("summary:has-text('More settings')")
+    expect(more.locator("output")).to_have_text("40")
     push(page)
     assert page.input_value("input[name=strength]") == "40"
     assert page.input_value("select[name=output]") == "prores"
