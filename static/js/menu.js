@@ -1,10 +1,16 @@
-/** Closes open menus by Escape or a click outside, questions by their own button; opens what hides a wrong field. */
+/**
+ * Closes open menus by Escape, by a click outside and when the keyboard leaves them, questions by their own button;
+ * opens what hides a wrong field.
+ */
 "use strict";
 
 Behaviours.add("[data-menu]", (menu) => {
   const close = () => menu.removeAttribute("open");
   document.addEventListener("click", (event) => {
     if (!menu.contains(event.target)) close();
+  });
+  menu.addEventListener("focusout", ({ relatedTarget: next }) => {
+    if (next && !menu.contains(next)) close();
   });
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;

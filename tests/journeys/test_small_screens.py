@@ -63,6 +63,8 @@ def test_nothing_is_wider_than_a_phone(
     person.go(f"{home}audit/")
     person.page.click("[data-menu] summary")
     check(person, "a long name")
+    person.page.focus("main a")
+    expect(person.page.locator("[data-menu]")).not_to_have_attribute("open", "")
     context.close()
 
 
