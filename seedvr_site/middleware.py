@@ -9,6 +9,7 @@ from csp.constants import SELF
 from csp.middleware import CSPMiddleware, PolicyParts
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import render
 
 _NO_PAGE: Final = (
     *(
@@ -53,6 +54,21 @@ class PermissionsPolicyMiddleware:
         # What one person sees is nobody else's; a proxy in front keeps nothing that does not say that it may.
         response.headers.setdefault("Cache-Control", "private, no-cache")
         return response
+
+
+class FormAddressMiddleware:
+    """Says in words that an address takes forms only, to whoever loads the page anew that a refused form led to."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        if not (response.status_code == 405 and request.method == "GET"):
+            return response
+        page = render(request, "405.html", status=405)
+        page.headers["Allow"] = response.headers["Allow"]
+        return page
 
 
 class ContentSecurityPolicyMiddleware(CSPMiddleware):

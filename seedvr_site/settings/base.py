@@ -79,6 +79,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "restorations.middleware.StorageMiddleware",
+    "seedvr_site.middleware.FormAddressMiddleware",
 ]
 
 TEMPLATES: list[dict[str, Any]] = [

@@ -117,6 +117,7 @@ def test_members_may_and_viewers_may_not(bob_client, vera_client, charlie_client
 
 
 def test_get_is_no_way_to_spend(alice_client, video):
-    assert (
-        alice_client.get(reverse("video-restore", args=[video.workspace.slug, video.pk])).status_code == 405
-    )
+    answer = alice_client.get(reverse("video-restore", args=[video.workspace.slug, video.pk]))
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert "This address only takes what a form sends." in answer.content.decode()
+    assert not Restoration.objects.exists()
