@@ -43,6 +43,21 @@ def test_a_link_becomes_a_video_while_one_looks_on(alice: Person, elsewhere: Fil
     assert elsewhere.calls[-1].num_bytes_sent == len(CONTENT)
 
 
+def test_cancelling_leaves_the_next_link_where_it_was_typed(alice: Person, elsewhere: Films) -> None:
+    page = alice.page
+    elsewhere.waits_after = PART_BYTES
+    link = page.get_by_label("Or paste a link to a video")
+    link.fill(elsewhere.publish("wrong one.mp4", CONTENT))
+    page.get_by_role("button", name="Import").click()
+    row = page.locator("#import-list li")
+    expect(row).to_contain_text("fetched")
+    link.fill("https://films.example/right one.mp4")
+    row.get_by_role("button", name="Cancel").click()
+    expect(row).to_contain_text("Cancelled")
+    expect(link).to_have_value("https://films.example/right one.mp4")
+    elsewhere.go_on()
+
+
 def test_a_link_into_a_private_network_is_refused_with_a_sentence(alice: Person) -> None:
     page = alice.page
     # Wrong at a glance: what was typed stays there.
