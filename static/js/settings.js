@@ -9,9 +9,12 @@ Behaviours.add("[data-range]", (range) => {
 // Going back or loading again, browsers bring back what was chosen, but neither what it costs nor how it is shown.
 window.addEventListener("pageshow", () => {
   const change = (element, name) => element.dispatchEvent(new Event(name, { bubbles: true }));
-  if (!document.querySelector("#choices :checked:not(:default)")) return;
-  for (const range of document.querySelectorAll("#choices input[type=range]")) change(range, "input");
-  change(document.querySelector(".presets :checked"), "change");
+  for (const range of document.querySelectorAll("#choices input[type=range]")) {
+    if (range.value !== range.defaultValue) change(range, "input");
+  }
+  if (document.querySelector("#choices :checked:not(:default)")) {
+    change(document.querySelector(".presets :checked"), "change");
+  }
 });
 
 Behaviours.add("[data-needs-scripts]", (form) => { form.hidden = false; });
