@@ -62,7 +62,7 @@
     Behaviours.attach(root);
     // What had the focus is gone: the keyboard goes on from here, not from the top of the page.
     if (hadFocus && document.activeElement === document.body) {
-      root.closest("[tabindex='-1']").focus({ preventScroll: true });
+      root.closest("[tabindex='-1']")?.focus({ preventScroll: true });
     }
     afterChange(root);
   }
