@@ -59,13 +59,13 @@ def _watch_low_mark(workspace: Workspace) -> None:
 @transaction.atomic
 def _begin(workspace: Workspace, now: datetime) -> Purchase | None:
     """Returns the top-up to pay for now, saved; None when none is due."""
-    Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)  # one top-up at a time
+    workspace = Workspace.objects.select_for_update(no_key=True).get(pk=workspace.pk)  # one top-up at a time
     account = purchases.account_of(workspace)
     mine = Purchase.objects.for_workspace(workspace).filter(is_top_up=True)
     lost = mine.pending().first()
     if lost is not None:
         return lost if lost.created_at < now - _ANSWER_LOST else None
-    if not account.top_up_enabled or account.top_up_pack is None:
+    if workspace.is_closing or not account.top_up_enabled or account.top_up_pack is None:
         return None
     if ledger.balance(workspace) >= account.top_up_threshold or _waits_for_person(workspace, now):
         return None

@@ -8,6 +8,9 @@ import pytest
 from django.core import mail
 from django.utils import timezone
 
+from accounts import workspaces
+from accounts.models import Workspace
+from accounts.tasks import sweep_accounts
 from billing import ledger, purchases, stripe_client, top_up
 from billing.models import BillingAccount, Purchase
 from tests.billing.delivery import deliver
@@ -59,6 +62,25 @@ def test_above_the_threshold_or_switched_off_nothing_is_bought(ready, workspace)
     BillingAccount.objects.update(top_up_threshold=100, top_up_enabled=False)
     top_up.watch(workspace.pk)
     assert top_ups() == 0
+
+
+def test_a_workspace_that_is_closed_or_deleted_buys_nothing(ready, workspace):
+    ready()
+    workspaces.schedule_deletion(workspace)
+    top_up.watch(workspace.pk)
+    assert top_ups() == 0
+    Workspace.objects.filter(pk=workspace.pk).update(delete_after=timezone.now() - timedelta(seconds=1))
+    sweep_accounts()
+    top_up.watch(workspace.pk)
+    assert top_ups() == 0
+
+
+def test_a_workspace_that_is_opened_again_buys_again(ready, workspace):
+    ready()
+    workspaces.schedule_deletion(workspace)
+    workspaces.undo_deletion(workspace)
+    top_up.watch(workspace.pk)
+    assert top_ups("paid") == 1
 
 
 def test_the_monthly_ceiling_holds_until_the_next_month(ready, workspace):
