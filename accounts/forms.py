@@ -155,7 +155,8 @@ class HandOverForm(forms.Form):
 
     def __init__(self, sent: QueryDict | None = None, *, workspace: Workspace) -> None:
         super().__init__(sent)
-        others = Membership.objects.for_workspace(workspace).exclude(role=Role.OWNER).select_related("user")
+        others = Membership.objects.for_workspace(workspace).exclude(role=Role.OWNER)
+        others = others.filter(user__delete_after=None).select_related("user")
         field = self.fields["member"]
         assert isinstance(field, MemberField)
         field.queryset = others.order_by("user__email")

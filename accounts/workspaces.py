@@ -100,6 +100,12 @@ def hand_over(workspace: Workspace, *, to: Membership) -> None:
     """Makes a member the owner; who owned it becomes an admin. Raises `Refused`."""
     if workspace.is_personal:
         raise Refused(_("This is your personal workspace. Make another one for what you share."))
+    # The person's row is the lock: an account that closes before this is refused, and for one after this is in the way.
+    person = User.objects.select_for_update(no_key=True).get(pk=to.user_id)
+    if person.is_closing:
+        raise Refused(
+            _("%(email)s is leaving: the account is about to be deleted.") % {"email": person.email}
+        )
     owner = _locked_owner(workspace)
     new = Membership.objects.for_workspace(workspace).select_related("user").filter(pk=to.pk).first()
     if new is None or new.pk == owner.pk:

@@ -104,6 +104,18 @@ def test_a_workspace_in_which_others_work_is_in_the_way(alice, studio, charlie):
     assert User.objects.get(pk=alice.pk).is_closing
 
 
+def test_nothing_is_handed_over_to_somebody_whose_account_is_closed(alice, studio, charlie):
+    member = MembershipFactory(workspace=studio, user=charlie, role="admin")
+    closing.close(charlie)
+    page = sign_in(alice).post(reverse("workspace-hand-over", args=[studio.slug]), {"member": member.pk})
+    assert page.status_code == 422
+    with pytest.raises(workspaces.Refused, match=charlie.email):
+        workspaces.hand_over(studio, to=member)
+    User.objects.filter(pk=charlie.pk).update(delete_after=timezone.now() - timedelta(seconds=1))
+    sweep_accounts()
+    assert [one.user for one in Membership.objects.filter(workspace=studio, role="owner")] == [alice]
+
+
 def test_the_mail_about_it_is_sent_once_and_found_when_its_ring_was_lost(
     alice, django_capture_on_commit_callbacks
 ):
