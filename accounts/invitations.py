@@ -50,6 +50,9 @@ def invite(*, workspace: Workspace, email: str, role: str, by: User) -> Invitati
     ).delete()
     if mine.open().filter(email__iexact=email).exists():
         raise Refused(_("%(email)s is invited already. You can send the mail again.") % {"email": email})
+    # One that was taken back, or used, has its mail in the mailbox all the same.
+    if mine.filter(email__iexact=email, mailed_at__gt=timezone.now() - PAUSE).exists():
+        raise Refused(_("The mail was sent a moment ago. Please wait two minutes."))
     if mine.open().count() >= MAX_OPEN:
         raise Refused(_("%(n)s invitations are open. Take some back first.") % {"n": MAX_OPEN})
     invitation = Invitation.objects.create(

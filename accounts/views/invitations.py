@@ -20,6 +20,7 @@ from accounts.access import WorkspaceRequest, allowed
 from accounts.forms import InvitationForm
 from accounts.models import Invitation, User
 from accounts.permissions import Permission
+from accounts.rate_limits import rate_limited
 from accounts.views.members import members_page
 
 #: Where a browser keeps that its person said yes, until they have signed in or signed up.
@@ -28,6 +29,7 @@ SAID_YES: Final = "invitation"
 
 @require_POST
 @allowed(Permission.MANAGE_MEMBERS)
+@rate_limited("invite")
 def invitation_create(request: WorkspaceRequest) -> HttpResponse:
     """Invites somebody by mail. The answer is the same whether the address has an account or not."""
     form = InvitationForm(request.POST)
@@ -49,6 +51,7 @@ def _invitation(request: WorkspaceRequest, invitation_id: UUID) -> Invitation:
 
 @require_POST
 @allowed(Permission.MANAGE_MEMBERS)
+@rate_limited("invite")
 def invitation_send_again(request: WorkspaceRequest, invitation_id: UUID) -> HttpResponse:
     """Mails the link once more."""
     invitation = _invitation(request, invitation_id)

@@ -413,6 +413,7 @@ TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, high=10)
 RATE_LIMITS: dict[str, dict[str, tuple[int, int]]] = {
     "upload": {"person": (200, 3600), "workspace": (600, 3600), "address": (1000, 3600)},
     "submit": {"person": (120, 600), "workspace": (300, 600), "address": (600, 600)},
+    "invite": {"person": (100, 3600)},
     "export": {"person": (3, 24 * 3600)},
     "reauthentication_mail": {"person": (10, 3600)},
 }

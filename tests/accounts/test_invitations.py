@@ -125,12 +125,28 @@ def test_a_link_works_once_in_time_and_until_it_is_taken_back(invite, signed_in,
     owner.post(reverse("invitation-revoke", args=[workspace.slug, invitation.pk]))
     assert browser.post(f"{link}accept/").status_code == 404
     assert role_in(workspace, charlie.email) is None
+    Invitation.objects.update(mailed_at=timezone.now() - timedelta(minutes=3))
     invite("dora@example.com")
     used = the_link()
     browser.post(f"{used}accept/")
     assert browser.get(used).status_code == 404
     deeds = set(AuditEntry.objects.for_workspace(workspace).values_list("deed", flat=True))
     assert {"invited", "invited_again", "invitation_revoked", "member_joined"} <= deeds
+
+
+def test_taking_back_and_inviting_again_floods_no_mailbox(invite, signed_in, alice, workspace):
+    for email in ("dora@example.com", "Dora@Example.com", "DORA@example.com"):
+        answer = invite(email)
+        for invitation in Invitation.objects.open():
+            mail_invitation(invitation_id=str(invitation.pk))
+            signed_in(alice).post(reverse("invitation-revoke", args=[workspace.slug, invitation.pk]))
+    assert len(mail.outbox) == 1
+    assert "Please wait two minutes" in answer.content.decode()
+
+
+def test_a_person_invites_only_so_many_in_an_hour(invite, settings):
+    settings.RATE_LIMITS = settings.RATE_LIMITS | {"invite": {"person": (2, 3600)}}
+    assert [invite(f"{name}@example.com").status_code for name in ("dora", "erin", "fay")] == [200, 200, 429]
 
 
 def test_what_cannot_be_invited_is_said_and_kept(invite, bob, workspace):
