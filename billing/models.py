@@ -342,6 +342,8 @@ class Purchase(models.Model):
     reading_applied = models.PositiveIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(_("begun"), default=timezone.now, editable=False)
     paid_at = models.DateTimeField(_("paid at"), null=True, blank=True)
+    #: When a refund or a dispute took credits back last.
+    returned_at = models.DateTimeField(_("returned at"), null=True, blank=True, editable=False)
 
     objects = PurchaseQuerySet.as_manager()
 

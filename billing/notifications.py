@@ -31,6 +31,12 @@ def mail_top_up_off(purchase: Purchase) -> None:
     _mail(purchase.workspace, subject, "billing/mail/top_up_off.txt", purchase=purchase)
 
 
+def mail_top_up_returned(purchase: Purchase) -> None:
+    """Mails that automatic top-up is off because the money of one went back."""
+    subject = _("Automatic top-up is off")
+    _mail(purchase.workspace, subject, "billing/mail/top_up_returned.txt", purchase=purchase)
+
+
 def _mail(workspace: Workspace, subject: Promise, template: str, **context: object) -> None:
     link = f"{settings.SITE_URL}{reverse('credit-buy', args=[workspace.slug])}"
     context |= {"workspace": workspace, "link": link}

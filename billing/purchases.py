@@ -245,6 +245,8 @@ def _follow_returns(purchase: Purchase, reading: Reading) -> None:
     change = target - purchase.reversed_credits
     if change == 0:
         return
+    if change > 0:
+        purchase.returned_at = timezone.now()
     purchase.num_reversals += 1
     purchase.reversed_credits = target
     key = f"stripe:{reading.payment_key}:reversal:{purchase.num_reversals}"

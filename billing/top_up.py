@@ -6,6 +6,7 @@ or a lost answer leads to the same payment. How often a card was declined is cou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -14,6 +15,8 @@ from django.db import transaction
 from django.db.models import Q, Sum
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Deed
 from accounts.models import Workspace
 from billing import ledger, notifications, purchases, stripe_client
 from billing.doorbells import Doorbell, ring
@@ -35,6 +38,8 @@ def watch(workspace_id: UUID | str, *, now: datetime | None = None) -> None:
     purchases.account_of(workspace)
     _watch_low_mark(workspace)
     if stripe_client.is_configured():
+        if returned := _returned(workspace):
+            _switch_off(returned, notifications.mail_top_up_returned)
         purchase = _begin(workspace, now or timezone.now())
         if purchase is not None:
             _pay(purchase)
@@ -51,6 +56,23 @@ def _watch_low_mark(workspace: Workspace) -> None:
         except OSError:  # smtplib's exceptions are OSErrors too
             BillingAccount.objects.for_workspace(workspace).update(is_low=False)
             raise
+
+
+def _returned(workspace: Workspace) -> Purchase | None:
+    """Returns a top-up whose money went back since it was switched on: buying again would take it once more."""
+    account = purchases.account_of(workspace)
+    mine = Purchase.objects.for_workspace(workspace).filter(is_top_up=True, returned_at__isnull=False)
+    return mine.filter(returned_at__gt=account.top_up_since).first() if account.top_up_since else mine.first()
+
+
+def _switch_off(purchase: Purchase, tell: Callable[[Purchase], None]) -> None:
+    """Switches automatic top-up off because of a purchase; who does so is the one that mails."""
+    with transaction.atomic():
+        on = BillingAccount.objects.for_workspace(purchase.workspace).filter(top_up_enabled=True)
+        if not on.update(top_up_enabled=False):
+            return
+        audit.record(workspace=purchase.workspace, deed=Deed.TOP_UP_CHANGED, is_on=False)
+    tell(purchase)
 
 
 # --- Topping up ---------------------------------------------------------------------------------------------
@@ -143,11 +165,8 @@ def _ask_person(purchase: Purchase) -> None:
 def _decline(purchase: Purchase) -> None:
     Purchase.objects.pending().filter(pk=purchase.pk).update(status=Status.FAILED)
     account = purchases.account_of(purchase.workspace)
-    if len(_declined(account)) < MAX_DECLINES:
-        return
-    on = BillingAccount.objects.for_workspace(purchase.workspace).filter(top_up_enabled=True)
-    if on.update(top_up_enabled=False):
-        notifications.mail_top_up_off(purchase)
+    if len(_declined(account)) >= MAX_DECLINES:
+        _switch_off(purchase, notifications.mail_top_up_off)
 
 
 def ring_again() -> None:

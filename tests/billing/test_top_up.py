@@ -9,7 +9,7 @@ from django.core import mail
 from django.utils import timezone
 
 from accounts import workspaces
-from accounts.models import Workspace
+from accounts.models import AuditEntry, Workspace
 from accounts.tasks import sweep_accounts
 from billing import ledger, purchases, stripe_client, top_up
 from billing.models import BillingAccount, Purchase
@@ -103,7 +103,28 @@ def test_three_declines_switch_it_off_with_one_mail(ready, twin, workspace):
     assert top_ups("failed") == 3
     assert not BillingAccount.objects.get().top_up_enabled
     assert [m.subject for m in mail.outbox].count("Automatic top-up is off") == 1
+    assert AuditEntry.objects.filter(deed="top_up_changed", details={"is_on": False}).count() == 1
     assert ledger.balance(workspace) == 60
+
+
+@pytest.mark.parametrize("way", ["refund", "dispute"])
+def test_money_that_went_back_is_not_taken_again_until_somebody_says_so(way, ready, twin, workspace):
+    ready()
+    top_up.watch(workspace.pk)
+    # Somebody saved the settings in between.
+    purchases.save_top_up(BillingAccount.objects.get(), ceiling_cents=10_000)
+    getattr(twin, way)(Purchase.objects.get(is_top_up=True).stripe_payment_id)
+    deliver(*twin.events)
+    for _ in range(2):
+        top_up.watch(workspace.pk)
+    account = BillingAccount.objects.get()
+    assert (top_ups(), ledger.balance(workspace), account.top_up_enabled) == (1, 60, False)
+    assert [m.subject for m in mail.outbox].count("Automatic top-up is off") == 1
+    assert AuditEntry.objects.filter(deed="top_up_changed", details={"is_on": False}).count() == 1
+    account.top_up_enabled = True
+    purchases.save_top_up(account, ceiling_cents=10_000)
+    top_up.watch(workspace.pk)
+    assert top_ups("paid") == 2
 
 
 def test_a_bank_that_asks_is_answered_by_the_person(ready, twin, buy, workspace, pack):
