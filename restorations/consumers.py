@@ -11,6 +11,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -75,7 +76,14 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     async def _answer(self) -> None:
         while self.waiting:
             subject = next(iter(self.waiting))
-            await self._send(await self._render(self.waiting.pop(subject)))
+            hint = self.waiting.pop(subject)
+            await self._recognize()
+            await self._send(await self._render(hint))
+
+    async def _recognize(self) -> None:
+        """Reads anew who listens: since the socket was opened the session may have ended, or the account closed."""
+        session = self.scope["session"]
+        self.scope["user"] = await get_user({"session": session.__class__(session.session_key)})
 
     async def _send(self, html: str | None) -> None:
         if html is None:

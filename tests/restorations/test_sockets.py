@@ -5,6 +5,8 @@ from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
 from django.utils import timezone
 
+from accounts import closing
+from accounts.models import User
 from restorations import notifications
 from restorations.models import Restoration, Video
 from seedvr_site.asgi import application
@@ -60,6 +62,36 @@ async def test_a_change_reaches_the_workspaces_pages(alice_client, workspace):
     await sync_to_async(Video.objects.update)(deleted_at=timezone.now())
     await sync_to_async(notifications.video_changed)(restoration.video)
     assert f'id="video-{restoration.video.pk}-deleted"' in await socket.text()
+    await socket.close()
+
+
+def end_session(browser, person):
+    browser.session.delete()
+
+
+def set_password(browser, person):
+    person.set_password("something else altogether")
+    person.save()
+
+
+def deactivate(browser, person):
+    User.objects.filter(pk=person.pk).update(is_active=False)
+
+
+def close_account(browser, person):
+    closing.close(person)
+
+
+@pytest.mark.parametrize("leave", [end_session, set_password, deactivate, close_account])
+async def test_who_is_signed_out_elsewhere_hears_nothing_more(leave, signed_in, bob, workspace):
+    browser = await sync_to_async(signed_in)(bob)
+    restoration = await sync_to_async(RestorationFactory)(video__workspace=workspace)
+    socket = Socket(browser, f"/ws/w/{workspace.slug}/restorations/{restoration.pk}/")
+    assert await socket.open()
+    await socket.text()
+    await sync_to_async(leave)(browser, bob)
+    await sync_to_async(notifications.restoration_changed)(restoration)
+    assert (await socket.end.receive_output(5))["type"] == "websocket.close"
     await socket.close()
 
 
