@@ -7,8 +7,8 @@ transaction is open:
 
 - Outside of transactions every statement is its own one, so SET LOCAL would be over before the statement it is for.
   The settings are therefore the session's.
-- Settings made in a transaction go back when it, or a savepoint in it, is rolled back. After each rollback nothing is
-  known of them, and the next statement tells them anew.
+- Settings made in a transaction go back when it, or a savepoint in it, is rolled back, also by the COMMIT of one that
+  has failed. After each rollback nothing is known of them, and the next statement tells them anew.
 - A connection that comes from Django's pool was somebody else's: nothing is known of it either.
 
 A pool outside of this process that changes sessions between transactions (PgBouncer's transaction mode) must not be
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from django.db.backends.postgresql import base
+from psycopg.pq import TransactionStatus
 
 from accounts import scope
 
@@ -56,6 +57,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         self._told = None
         return super().get_new_connection(conn_params)
+
+    def _commit(self) -> None:
+        # After a failure that somebody caught inside, COMMIT is a rollback as well, and says nothing.
+        if (
+            self.connection is not None
+            and self.connection.info.transaction_status == TransactionStatus.INERROR
+        ):
+            self._told = None
+        super()._commit()  # type: ignore[misc]
 
     def _rollback(self) -> None:
         self._told = None

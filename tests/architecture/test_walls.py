@@ -178,6 +178,22 @@ def test_a_rollback_never_leaves_anothers_scope(
 
 @pytest.mark.postgres
 @pytest.mark.django_db(transaction=True)
+def test_a_commit_that_rolls_back_never_leaves_anothers_scope(
+    secret: Restoration, strangers_workspace: Workspace
+) -> None:
+    with scope.inside(secret.workspace):
+        assert Video.objects.exists()
+    with scope.inside(strangers_workspace):
+        with transaction.atomic():
+            assert not Video.objects.exists()
+            # Caught inside, it leaves a transaction that PostgreSQL rolls back when it is told to commit.
+            with pytest.raises(DatabaseError, match="by zero"):
+                connection.cursor().execute("SELECT 1/0")
+        assert not Video.objects.exists()
+
+
+@pytest.mark.postgres
+@pytest.mark.django_db(transaction=True)
 def test_a_failed_statement_is_rolled_back_in_any_scope(secret: Restoration) -> None:
     with transaction.atomic():
         with (
