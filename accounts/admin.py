@@ -1,8 +1,11 @@
 """People and workspaces for support staff."""
 
+from typing import Any
+
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
 from django.db.models import Model
+from django.db.models.options import Options
 from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -12,7 +15,9 @@ from accounts.models import AuditEntry, Membership, User, Workspace
 
 
 class ReadOnly:
-    """To look, not to touch."""
+    """To look, not to touch. Actions with `permissions=["act"]` are for those who may change the model."""
+
+    opts: Options[Any]
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -22,6 +27,9 @@ class ReadOnly:
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
 
 class MembershipInline(ReadOnly, admin.TabularInline[Membership, Workspace]):

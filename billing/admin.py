@@ -11,6 +11,7 @@ from django.db.models import Model, QuerySet, URLField
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from accounts.admin import ReadOnly
 from accounts.models import User
 from billing import inbox, ledger, packs, price_tables, purchases, stripe_client
 from billing.models import (
@@ -26,20 +27,11 @@ from billing.models import (
 )
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class ReadOnlyAdmin(ReadOnly, admin.ModelAdmin[Any]):
     """To look, not to touch: rows come from Stripe or from the ledger."""
 
     # Named, or Django warns of the scheme that it will assume one day.
     formfield_overrides = {URLField: {"assume_scheme": "https"}}
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 # --- The books ----------------------------------------------------------------------------------------------
@@ -68,7 +60,7 @@ class CreditEntryAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     autocomplete_fields = ("workspace",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm("billing.add_creditentry")
 
     def save_model(self, request: HttpRequest, obj: CreditEntry, form: forms.Form, change: bool) -> None:
@@ -131,13 +123,13 @@ class PriceTableAdmin(admin.ModelAdmin[PriceTable]):
     def has_delete_permission(self, request: HttpRequest, obj: PriceTable | None = None) -> bool:
         return obj is not None and obj.published_at is None and super().has_delete_permission(request, obj)
 
-    @admin.action(description=_("Copy to a new draft"))
+    @admin.action(description=_("Copy to a new draft"), permissions=["change"])
     def copy_to_draft(self, request: HttpRequest, queryset: QuerySet[PriceTable]) -> None:
         for table in queryset[:1]:
             draft = price_tables.draft(table)
             self.message_user(request, _("Draft %(table)s is ready to be edited.") % {"table": draft})
 
-    @admin.action(description=_("Publish"))
+    @admin.action(description=_("Publish"), permissions=["change"])
     def publish(self, request: HttpRequest, queryset: QuerySet[PriceTable]) -> None:
         for table in queryset:
             try:
@@ -170,7 +162,7 @@ class CreditPackAdmin(admin.ModelAdmin[CreditPack]):
     readonly_fields = ("stripe_product_id", "stripe_price_id")
     actions = ("synchronise",)
 
-    @admin.action(description=_("Bring Stripe up to date"))
+    @admin.action(description=_("Bring Stripe up to date"), permissions=["change"])
     def synchronise(self, request: HttpRequest, queryset: QuerySet[CreditPack]) -> None:
         if missing := stripe_client.missing_settings():
             self.message_user(request, f"set {' and '.join(missing)} first", messages.ERROR)
@@ -197,7 +189,7 @@ class PurchaseAdmin(ReadOnlyAdmin):
     date_hierarchy = "created_at"
     actions = ("refresh",)
 
-    @admin.action(description=_("Read again from Stripe"))
+    @admin.action(description=_("Read again from Stripe"), permissions=["act"])
     def refresh(self, request: HttpRequest, queryset: QuerySet[Purchase]) -> None:
         for purchase in queryset:
             try:
@@ -229,7 +221,7 @@ class StripeEventAdmin(ReadOnlyAdmin):
     search_fields = ("event_id",)
     actions = ("apply_again",)
 
-    @admin.action(description=_("Apply now"))
+    @admin.action(description=_("Apply now"), permissions=["act"])
     def apply_again(self, request: HttpRequest, queryset: QuerySet[StripeEvent]) -> None:
         for event in queryset.filter(applied_at=None):
             try:

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts.admin import ReadOnly
 from accounts.models import User
 from restorations import losses, margins, objects
 from restorations.models import Attempt, LostObject, Restoration, RestorationEvent, Video
@@ -43,17 +44,8 @@ class EventInline(ReadOnlyInline):
     readonly_fields = fields
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class ReadOnlyAdmin(ReadOnly, admin.ModelAdmin[Any]):
     """To look, not to touch: rows change by transitions, which also move credits."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
 
 
 @admin.register(Restoration)
@@ -138,13 +130,15 @@ class LostObjectAdmin(ReadOnlyAdmin):
             return _("%(n)s credits go back when the second look misses it too") % {"n": rest}
         return _("%(n)s credits were given back") % {"n": lost.returned_credits}
 
-    @admin.action(description=_("Mark as handled"))
+    @admin.action(description=_("Mark as handled"), permissions=["act"])
     def mark_handled(self, request: HttpRequest, queryset: QuerySet[LostObject]) -> None:
         assert isinstance(request.user, User)
         num_handled = losses.handle(queryset, actor=request.user)
         self.message_user(request, _("%(n)s marked as handled.") % {"n": num_handled})
 
-    @admin.action(description=_("Give up what is still missing, and give its credits back"))
+    @admin.action(
+        description=_("Give up what is still missing, and give its credits back"), permissions=["act"]
+    )
     def give_up(self, request: HttpRequest, queryset: QuerySet[LostObject]) -> None:
         try:
             for lost in queryset.filter(confirmed_at=None).select_related("video", "restoration"):

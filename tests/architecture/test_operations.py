@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
 from accounts.models import AuditEntry, User, Workspace
 from accounts.permissions import Role
 from billing import purchases
-from billing.models import CreditPack
+from billing.models import CreditPack, PriceTable
 from tests.factories import AttemptFactory, RestorationFactory
 
 SignIn = Callable[[User], Client]
@@ -64,6 +65,19 @@ def test_operators_see_every_workspace(operator: User, signed_in: SignIn) -> Non
     page = signed_in(operator).get(reverse("admin:restorations_restoration_changelist"))
     assert page.status_code == 200
     assert "1 restoration" in page.content.decode()
+
+
+@pytest.mark.usefixtures("things")
+def test_who_may_only_look_is_offered_no_action(operator: User, signed_in: SignIn) -> None:
+    User.objects.filter(pk=operator.pk).update(is_superuser=False)
+    looker = User.objects.get(pk=operator.pk)
+    looker.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = signed_in(looker)
+    for model in admin.site._registry:
+        page = client.get(reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"))
+        assert (page.status_code, 'name="action"' in page.content.decode()) == (200, False), model
+    walk(client, method="GET")
+    assert not PriceTable.objects.exclude(version=1).exists()
 
 
 def test_what_operators_change_is_in_the_workspaces_log(
