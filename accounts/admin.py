@@ -43,6 +43,8 @@ class MembershipInline(ReadOnly, admin.TabularInline[Membership, Workspace]):
 
 @admin.register(User)
 class UserAdmin(BaseUserAdmin[User]):
+    """People. Their rows are never deleted: accounts close and go by `accounts.closing`, with what they own."""
+
     ordering = ("email",)
     list_display = ("email", "is_active", "is_staff", "date_joined")
     search_fields = ("email",)
@@ -54,6 +56,9 @@ class UserAdmin(BaseUserAdmin[User]):
         (_("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     add_fieldsets = ((None, {"classes": ("wide",), "fields": ("email", "password1", "password2")}),)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return False
 
 
 @admin.register(Workspace)

@@ -80,6 +80,15 @@ def test_who_may_only_look_is_offered_no_action(operator: User, signed_in: SignI
     assert not PriceTable.objects.exclude(version=1).exists()
 
 
+def test_operators_do_not_delete_people(
+    operator: User, alice: User, workspace: Workspace, signed_in: SignIn
+) -> None:
+    client, selected = signed_in(operator), {"_selected_action": alice.pk, "action": "delete_selected"}
+    client.post(reverse("admin:accounts_user_delete", args=[alice.pk]), {"post": "yes"})
+    client.post(reverse("admin:accounts_user_changelist"), selected | {"post": "yes"})
+    assert workspace.memberships.get(role=Role.OWNER).user == alice
+
+
 def test_what_operators_change_is_in_the_workspaces_log(
     operator: User, workspace: Workspace, signed_in: SignIn
 ) -> None:
