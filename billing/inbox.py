@@ -6,10 +6,12 @@ tried again by the sweep.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
 from django.db import transaction
 from django.db.models import F
+from django.utils import timezone
 
 from billing import purchases, stripe_client
 from billing.doorbells import Doorbell, ring
@@ -24,7 +26,9 @@ _PAYMENT_FIELD: Final = {
     "dispute": "payment_intent",
     "invoice": "",
 }
-MAX_TRIES: Final = 30
+#: After n tries the next one is due n² times this after the event came: often at first, then for three days.
+_PATIENCE: Final = timedelta(seconds=2)
+MAX_TRIES: Final = 360
 
 
 @transaction.atomic
@@ -81,6 +85,8 @@ def _purchase(thing: dict[str, Any], payment_id: str) -> Purchase | None:
 
 
 def ring_again() -> None:
-    """Rings for events whose first ring was lost or whose application failed."""
+    """Rings for events whose first ring was lost or whose application failed: an outage may last for hours."""
+    now = timezone.now()
     for event in StripeEvent.objects.filter(applied_at=None, num_tries__lt=MAX_TRIES):
-        ring(Doorbell.APPLY_EVENT, event_id=event.pk)
+        if event.received_at + event.num_tries**2 * _PATIENCE <= now:
+            ring(Doorbell.APPLY_EVENT, event_id=event.pk)

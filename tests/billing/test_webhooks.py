@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+from datetime import timedelta
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from billing import inbox, ledger, purchases, reconciliation, stripe_client
 from billing.models import CreditEntry, Purchase, StripeEvent
@@ -165,6 +167,24 @@ def test_an_event_that_cannot_be_applied_keeps_its_error_and_is_tried_again(
     inbox.apply(row.pk)
     row.refresh_from_db()
     assert (row.error, gained(workspace, start)) == ("", TOTAL)
+
+
+def test_an_outage_of_hours_loses_no_event(twin, buy, settings, django_capture_on_commit_callbacks):
+    buy()
+    post(twin.events[-1])
+    settings.STRIPE_API_BASE = "http://127.0.0.1:9"
+    with pytest.raises(stripe_client.StripeUnavailable):
+        inbox.apply(StripeEvent.objects.get().pk)
+
+    def rings(num_tries=40, **age):
+        StripeEvent.objects.update(num_tries=num_tries, received_at=timezone.now() - timedelta(**age))
+        with django_capture_on_commit_callbacks() as rung:
+            inbox.ring_again()
+        return len(rung)
+
+    assert [rings(minutes=10), rings(hours=1), rings(days=2)] == [0, 1, 1]
+    # One that fails for days is for people to look at, under Operations.
+    assert rings(num_tries=inbox.MAX_TRIES, days=4) == 0
 
 
 def test_events_of_others_and_of_unknown_kinds_are_done_at_once(twin, workspace, start):
