@@ -36,6 +36,10 @@ class StripeRefused(StripeProblem):
     """Stripe does not accept the request; sending it again does not help."""
 
 
+class NotAtStripe(StripeRefused):
+    """Stripe knows nothing by this id: it belongs to another account, or to the other mode of ours."""
+
+
 class Declined(StripeProblem):
     """The bank did not pay."""
 
@@ -109,7 +113,8 @@ def _our_errors(call: Callable[P, R]) -> Callable[P, R]:
             kind = AuthenticationRequired if exc.code == "authentication_required" else Declined
             raise kind(exc.code or "declined") from exc
         except (stripe.InvalidRequestError, stripe.AuthenticationError, stripe.PermissionError) as exc:
-            raise StripeRefused(str(exc)) from exc
+            refused = NotAtStripe if exc.code == "resource_missing" else StripeRefused
+            raise refused(str(exc)) from exc
         except stripe.StripeError as exc:
             raise StripeUnavailable(str(exc)) from exc
 

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from billing import inbox, ledger, purchases, reconciliation, stripe_client
 from billing.models import CreditEntry, Purchase, StripeEvent
+from billing.tasks import sweep_billing
 from tests.billing.delivery import HOOK, deliver, post
 
 pytestmark = pytest.mark.django_db
@@ -185,6 +186,17 @@ def test_an_outage_of_hours_loses_no_event(twin, buy, settings, django_capture_o
     assert [rings(minutes=10), rings(hours=1), rings(days=2)] == [0, 1, 1]
     # One that fails for days is for people to look at, under Operations.
     assert rings(num_tries=inbox.MAX_TRIES, days=4) == 0
+
+
+def test_a_purchase_that_stripe_does_not_know_holds_up_no_other(twin, begin, buy, workspace, start):
+    unknown, paid = begin(), buy()
+    Purchase.objects.filter(pk=unknown.pk).update(stripe_session_id="cs_of_another_account")
+    long_ago = timezone.now() - timedelta(days=2)
+    Purchase.objects.update(created_at=long_ago)
+    sweep_billing()
+    unknown.refresh_from_db()
+    paid.refresh_from_db()
+    assert (unknown.status, paid.status, gained(workspace, start)) == ("expired", "paid", TOTAL)
 
 
 def test_events_of_others_and_of_unknown_kinds_are_done_at_once(twin, workspace, start):
