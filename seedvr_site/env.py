@@ -19,16 +19,17 @@ def text(name: str, default: str) -> str: ...
 def text(name: str, default: str | None = None) -> str:
     """Returns the variable, or the content of the file that `<name>_FILE` names, or the default.
 
-    Raises `ImproperlyConfigured` when none of them exists.
+    Raises `ImproperlyConfigured` when none of them exists, and for an empty one without a default.
     """
+    value = os.environ.get(name, default)
     if file_name := os.environ.get(f"{name}_FILE"):
         try:
-            return Path(file_name).read_text().strip()
+            value = Path(file_name).read_text().strip()
         except OSError as exc:
             raise ImproperlyConfigured(f"{name}_FILE names {file_name}, which cannot be read: {exc}") from exc
-    value = os.environ.get(name, default)
-    if value is None:
-        raise ImproperlyConfigured(f"{name} is not set; set it, or set {name}_FILE to a file that holds it")
+    if value is None or (default is None and not value):
+        what = "not set" if value is None else "empty"
+        raise ImproperlyConfigured(f"{name} is {what}; set it, or set {name}_FILE to a file that holds it")
     return value
 
 

@@ -97,6 +97,16 @@ def test_a_secret_that_is_missing_is_named(name: str) -> None:
 
 
 @pytest.mark.services
+@pytest.mark.parametrize("name", ["DATABASE_URL", "RUNPOD_API_KEY"])
+def test_a_secret_whose_file_is_empty_is_named(name: str, tmp_path: Path) -> None:
+    empty = tmp_path / "secret"
+    empty.touch()
+    result = run("-c", "import django; django.setup()", **{name: None, f"{name}_FILE": str(empty)})
+    assert result.returncode == 1
+    assert f"{name} is empty" in result.stderr
+
+
+@pytest.mark.services
 def test_an_address_without_https_is_refused() -> None:
     result = run("-c", "import django; django.setup()", SITE_URL="http://restore.example.com")
     assert "production is served by https:// only" in result.stderr
