@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import django_stubs_ext
 from csp.constants import NONCE, NONE, SELF
@@ -118,17 +118,17 @@ SQLITE: dict[str, Any] = {
 
 
 def postgres(url: str) -> dict[str, Any]:
-    """Returns the settings for `postgres://user:password@host:port/name`."""
+    """Returns the settings for `postgres://user:password@host:port/name?sslmode=require`, read as libpq reads it."""
     parts = urlsplit(url)
     return {
         "ENGINE": "accounts.postgresql",
-        "NAME": parts.path.lstrip("/"),
-        "USER": parts.username or "",
-        "PASSWORD": parts.password or "",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
         "HOST": parts.hostname or "",
         "PORT": str(parts.port or ""),
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"pool": {"min_size": 1, "max_size": 10}},
+        "OPTIONS": {"pool": {"min_size": 1, "max_size": 10}, **dict(parse_qsl(parts.query))},
     }
 
 

@@ -25,6 +25,7 @@ from accounts.models import User, Workspace
 from restorations.routing import websocket_urlpatterns
 from seedvr_site import env
 from seedvr_site.asgi import application
+from seedvr_site.settings import base
 from tests.architecture.test_addresses import DOORS, Places
 from tests.factories import PASSWORD
 
@@ -110,6 +111,12 @@ def test_a_secret_whose_file_is_empty_is_named(name: str, tmp_path: Path) -> Non
 def test_an_address_without_https_is_refused() -> None:
     result = run("-c", "import django; django.setup()", SITE_URL="http://restore.example.com")
     assert "production is served by https:// only" in result.stderr
+
+
+def test_the_databases_address_is_read_as_libpq_reads_it() -> None:
+    read = base.postgres("postgres://site%40eu:p%40ss%2Fword@db.example.com:5433/restore?sslmode=verify-full")
+    assert (read["USER"], read["PASSWORD"], read["HOST"]) == ("site@eu", "p@ss/word", "db.example.com")
+    assert read["OPTIONS"]["sslmode"] == "verify-full"
 
 
 def test_secrets_come_from_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
