@@ -134,6 +134,10 @@ def _spent_this_month(workspace: Workspace, now: datetime) -> int:
 
 
 def _pay(purchase: Purchase) -> None:
+    if purchase.stripe_payment_id:
+        # On its way for days, as debits are. Stripe forgets the key after one: asked again, it would pay once more.
+        purchases.refresh(purchase)
+        return
     account = purchases.account_of(purchase.workspace)
     try:
         payment = stripe_client.charge_saved_card(

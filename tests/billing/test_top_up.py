@@ -18,6 +18,7 @@ from tests.billing.delivery import deliver
 pytestmark = pytest.mark.django_db
 
 DECLINED_LATER = "4000000000000341"
+TAKES_DAYS = "000123456789"
 ASKS_LATER = "4000002500003155"
 
 
@@ -151,6 +152,21 @@ def test_a_lost_answer_is_asked_for_again_and_pays_once(ready, twin, workspace, 
     settings.STRIPE_API_BASE = twin.url
     for minutes in (0, 2, 4):
         top_up.watch(workspace.pk, now=now + timedelta(minutes=minutes))
+    assert (top_ups("paid"), ledger.balance(workspace)) == (1, 60 + pack.total_credits)
+
+
+def test_a_payment_that_takes_days_is_not_made_again(ready, twin, workspace, pack):
+    ready(TAKES_DAYS)
+    now = timezone.now()
+    for hours in (0, 1, 25, 49):
+        top_up.watch(workspace.pk, now=now + timedelta(hours=hours))
+        # Stripe remembers the keys of requests for a day.
+        twin.answers.clear()
+    asked = Purchase.objects.get(is_top_up=True)
+    made = [one["id"] for one in twin.all("payment_intent") if one["metadata"]["purchase"] == str(asked.pk)]
+    assert (asked.status, made) == ("processing", [asked.stripe_payment_id])
+    twin.settle(asked.stripe_payment_id, pays=True)
+    top_up.watch(workspace.pk, now=now + timedelta(hours=72))
     assert (top_ups("paid"), ledger.balance(workspace)) == (1, 60 + pack.total_credits)
 
 
