@@ -35,7 +35,7 @@ DESCRIPTIONS: Final = {
     Permission.LOOK: _("See videos, results and credits, and download"),
     Permission.RESTORE: _("Upload videos, order and cancel restorations"),
     Permission.DELETE: _("Delete videos and results"),
-    Permission.BUY: _("Buy credits and set up automatic top-up"),
+    Permission.BUY: _("Buy credits, set up automatic top-up, see invoices"),
     Permission.MANAGE_MEMBERS: _("Invite people, change roles and limits, remove members"),
     Permission.CHANGE_SETTINGS: _("Change name, retention and sign-in rules"),
     Permission.SEE_AUDIT: _("Read the audit log"),

@@ -122,6 +122,16 @@ def test_the_statement_links_counts_and_filters(client, twin, workspace, buy):
     assert f"{twin.url}/invoices/" in receipt
 
 
+def test_invoices_are_for_those_who_buy(signed_in, twin, buy, bob, vera, workspace):
+    purchase = buy()
+    deliver(*twin.events)
+    for person in (bob, vera):
+        page = signed_in(person).get(at("purchase-detail", workspace, purchase.pk))
+        assert page.status_code == 200
+        # They name the buyer, with address, tax id and card.
+        assert twin.url not in page.content.decode()
+
+
 def test_the_statement_as_csv_adds_up(client, twin, workspace, buy):
     buy()
     deliver(*twin.events)
