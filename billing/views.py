@@ -67,12 +67,13 @@ def credit_buy(request: WorkspaceRequest) -> HttpResponse:
 
 def _buy_context(request: WorkspaceRequest, form: TopUpForm | None = None) -> dict[str, object]:
     on_sale = packs.on_sale()
-    missing = request.GET.get("missing", "")
-    fitting = packs.smallest_covering(on_sale, int(missing)) if missing.isdecimal() else None
+    asked = request.GET.get("missing", "")
+    # Python reads no number of thousands of digits.
+    missing = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
     return {
         "packs": on_sale,
-        "fitting": fitting,
-        "missing": int(missing) if missing.isdecimal() else 0,
+        "fitting": packs.smallest_covering(on_sale, missing) if missing else None,
+        "missing": missing,
         "next": _safe_path(request.GET.get("next", "")),
         "missing_settings": stripe_client.missing_settings(),
         "account": purchases.account_of(request.workspace),

@@ -122,6 +122,12 @@ def test_the_statement_links_counts_and_filters(client, twin, workspace, buy):
     assert f"{twin.url}/invoices/" in receipt
 
 
+@pytest.mark.parametrize("missing", ["", "-5", "many", "²", "9" * 5000])
+def test_a_number_that_is_none_is_left_out(client, workspace, missing):
+    page = client.get(at("credit-buy", workspace), {"missing": missing})
+    assert (page.status_code, page.context["missing"], page.context["fitting"]) == (200, 0, None)
+
+
 def test_invoices_are_for_those_who_buy(signed_in, twin, buy, bob, vera, workspace):
     purchase = buy()
     deliver(*twin.events)
