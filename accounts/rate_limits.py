@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from accounts.addresses import client_address
+from accounts.addresses import client_network
 from accounts.refusals import not_now
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def wait_seconds(request: HttpRequest, action: str) -> int:
 
 
 def _who(request: HttpRequest) -> Iterator[tuple[str, str]]:
-    yield "address", client_address(request)
+    yield "address", client_network(request)
     if request.user.is_authenticated:
         yield "person", str(request.user.pk)
     if workspace := getattr(request, "workspace", None):

@@ -24,6 +24,8 @@ def test_without_a_proxy_the_header_is_the_clients_own_invention() -> None:
         (1, "8.8.8.8, 198.51.100.7", "198.51.100.7"),
         (2, "8.8.8.8, 198.51.100.7, 10.0.0.2", "198.51.100.7"),
         (1, "2001:db8::1", "2001:db8::1"),
+        (1, "::ffff:198.51.100.7", "198.51.100.7"),
+        (1, "fe80::1%eth0", "fe80::1"),
         # Another way than through all proxies, or nonsense: only the peer is certain.
         (2, "8.8.8.8", PEER),
         (1, "nonsense", PEER),

@@ -18,6 +18,11 @@ def few(settings):
 
 
 @pytest.fixture
+def few_by_address(settings):
+    settings.RATE_LIMITS = {"upload": {"address": (2, 3600)}}
+
+
+@pytest.fixture
 def begin(signed_in, workspace):
     def begin_upload(person, place=workspace, **extra):
         path = reverse("upload-create", args=[place.slug])
@@ -47,6 +52,18 @@ def test_an_address_is_limited_over_all_workspaces_and_another_is_not(few, begin
     assert begin(charlie, own).status_code == 429
     cache.clear()
     assert begin(charlie, own, REMOTE_ADDR="198.51.100.9").status_code == 200
+
+
+def test_the_addresses_of_one_line_are_one_and_those_of_many_are_many(few_by_address, begin, charlie):
+    own = charlie.memberships.get().workspace
+
+    def answers(pattern):
+        cache.clear()
+        return [begin(charlie, own, REMOTE_ADDR=pattern.format(n)).status_code for n in range(1, 4)]
+
+    assert answers("2001:db8:0:1::{}") == [201, 200, 429]
+    assert 429 not in answers("2001:db8:0:{}::1")
+    assert 429 not in answers("::ffff:198.51.100.{}"), "a machine that listens to both writes IPv4 like this"
 
 
 def test_a_page_for_people_whose_sentence_scripts_find(few, signed_in, alice, workspace):
