@@ -46,5 +46,11 @@ def synchronise(pack: CreditPack) -> str:
     return price
 
 
+def forget(pack: CreditPack) -> None:
+    """Forgets product and price at Stripe; the next `synchronise` makes new ones."""
+    pack.stripe_product_id = pack.stripe_price_id = pack.synchronised_as = ""
+    pack.save(update_fields=["stripe_product_id", "stripe_price_id", "synchronised_as"])
+
+
 def _money(synchronised_as: str) -> list[str]:
     return synchronised_as.split("|")[-3:-1]

@@ -124,6 +124,16 @@ def begin_checkout(*, workspace: Workspace, user: User, pack: CreditPack, return
 
     Raises `stripe_client.StripeProblem`; then the purchase stays open and expires.
     """
+    try:
+        return _begin_checkout(workspace=workspace, user=user, pack=pack, return_path=return_path)
+    except stripe_client.NotAtStripe:
+        # Customer, product or price are of another account, such as that of the tests: they are made anew.
+        BillingAccount.objects.for_workspace(workspace).update(stripe_customer_id="")
+        packs.forget(pack)
+        return _begin_checkout(workspace=workspace, user=user, pack=pack, return_path=return_path)
+
+
+def _begin_checkout(*, workspace: Workspace, user: User, pack: CreditPack, return_path: str) -> str:
     customer_id = customer_of(workspace, email=user.email)
     price_id = packs.synchronise(pack)
     with transaction.atomic():

@@ -64,6 +64,16 @@ def test_buying_what_is_missing_leads_back_to_the_same_form(client, twin, worksp
     assert ledger.balance(workspace) == 5 + pack.total_credits
 
 
+def test_after_a_change_of_stripes_account_everything_is_bought_there(client, twin, workspace, pack):
+    assert checkout(client, workspace, pack).headers["location"].startswith(twin.url)
+    # As with the key of the tests first, and the live one later: nothing of before is known there.
+    twin.forget()
+    for _ in range(2):
+        assert checkout(client, workspace, pack).headers["location"].startswith(twin.url)
+    assert len(twin.all("customer")) == len(twin.all("price")) == 1
+    assert Purchase.objects.exclude(stripe_session_id="").count() == 3
+
+
 def test_htmx_is_sent_to_the_buy_page(client, workspace):
     video = VideoFactory(workspace=workspace)
     answer = client.post(
