@@ -38,11 +38,11 @@ def watch(workspace_id: UUID | str, *, now: datetime | None = None) -> None:
     purchases.account_of(workspace)
     _watch_low_mark(workspace)
     if stripe_client.is_configured():
-        if returned := _returned(workspace):
-            _switch_off(returned, notifications.mail_top_up_returned)
+        _stop(workspace)
         purchase = _begin(workspace, now or timezone.now())
         if purchase is not None:
             _pay(purchase)
+            _stop(workspace)
 
 
 def _watch_low_mark(workspace: Workspace) -> None:
@@ -58,10 +58,21 @@ def _watch_low_mark(workspace: Workspace) -> None:
             raise
 
 
-def _returned(workspace: Workspace) -> Purchase | None:
-    """Returns a top-up whose money went back since it was switched on: buying again would take it once more."""
+# --- Switching off ------------------------------------------------------------------------------------------
+
+
+def _stop(workspace: Workspace) -> None:
+    """Switches automatic top-up off when it must not go on, whenever Stripe has told that."""
     account = purchases.account_of(workspace)
-    mine = Purchase.objects.for_workspace(workspace).filter(is_top_up=True, returned_at__isnull=False)
+    if returned := _returned(account):
+        _switch_off(returned, notifications.mail_top_up_returned)
+    if len(declined := _declined(account)) >= MAX_DECLINES:
+        _switch_off(declined[0], notifications.mail_top_up_off)
+
+
+def _returned(account: BillingAccount) -> Purchase | None:
+    """Returns a top-up whose money went back since it was switched on: buying again would take it once more."""
+    mine = Purchase.objects.for_workspace(account.workspace).filter(is_top_up=True, returned_at__isnull=False)
     return mine.filter(returned_at__gt=account.top_up_since).first() if account.top_up_since else mine.first()
 
 
@@ -150,7 +161,7 @@ def _pay(purchase: Purchase) -> None:
     except stripe_client.AuthenticationRequired:
         _ask_person(purchase)
     except (stripe_client.Declined, stripe_client.StripeRefused):
-        _decline(purchase)
+        Purchase.objects.pending().filter(pk=purchase.pk).update(status=Status.FAILED)
     else:
         # The webhook may come first, or never: both ways lead through the same door.
         purchases.refresh(purchase, payment_id=payment.id)
@@ -164,13 +175,6 @@ def _ask_person(purchase: Purchase) -> None:
         except OSError:  # smtplib's exceptions are OSErrors too; Stripe gives the same answer to the same key
             Purchase.objects.filter(pk=purchase.pk).update(status=Status.OPEN)
             raise
-
-
-def _decline(purchase: Purchase) -> None:
-    Purchase.objects.pending().filter(pk=purchase.pk).update(status=Status.FAILED)
-    account = purchases.account_of(purchase.workspace)
-    if len(_declined(account)) >= MAX_DECLINES:
-        _switch_off(purchase, notifications.mail_top_up_off)
 
 
 def ring_again() -> None:

@@ -170,6 +170,19 @@ def test_a_payment_that_takes_days_is_not_made_again(ready, twin, workspace, pac
     assert (top_ups("paid"), ledger.balance(workspace)) == (1, 60 + pack.total_credits)
 
 
+def test_three_debits_that_come_back_switch_it_off_too(ready, twin, workspace):
+    ready(TAKES_DAYS)
+    now = timezone.now()
+    for days in range(0, 30, 3):
+        top_up.watch(workspace.pk, now=now + timedelta(days=days))
+        for asked in Purchase.objects.filter(is_top_up=True, status="processing"):
+            twin.settle(asked.stripe_payment_id, pays=False)
+        top_up.watch(workspace.pk, now=now + timedelta(days=days, hours=1))
+    assert (top_ups("failed"), top_ups()) == (3, 3)
+    assert not BillingAccount.objects.get().top_up_enabled
+    assert [m.subject for m in mail.outbox].count("Automatic top-up is off") == 1
+
+
 def test_one_low_balance_mail_for_each_crossing(workspace, settings):
     settings.STRIPE_SECRET_KEY = ""
 
