@@ -6,6 +6,7 @@ import functools
 import zoneinfo
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import tzinfo
 from typing import Final
 
 from django.conf import settings
@@ -33,7 +34,7 @@ def time_zones() -> tuple[str, ...]:
 @contextmanager
 def as_seen_by(user: User) -> Iterator[None]:
     """Shows times in this person's zone, and words in their language if they chose one that there is."""
-    with timezone.override(user.time_zone or timezone.get_default_timezone()):
+    with timezone.override(_zone_named(user.time_zone)):
         if user.language in dict(settings.LANGUAGES):
             with translation.override(user.language):
                 yield
@@ -46,6 +47,14 @@ def as_browser(request: HttpRequest) -> Iterator[None]:
     """Shows times in the browser's zone to somebody who is not signed in."""
     with timezone.override(_zone_of(request) or timezone.get_default_timezone()):
         yield
+
+
+def _zone_named(name: str) -> tzinfo:
+    """Returns a zone, and the site's own for a name that is gone from the tz database since it was learned."""
+    try:
+        return zoneinfo.ZoneInfo(name) if name else timezone.get_default_timezone()
+    except (KeyError, OSError, ValueError):  # unknown; a folder of zones; no name of a file
+        return timezone.get_default_timezone()
 
 
 def learn_time_zone(user: User, request: HttpRequest) -> None:

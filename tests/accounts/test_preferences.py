@@ -89,6 +89,21 @@ def test_the_browsers_zone_is_kept_until_another_is_chosen(signed_in, alice):
     assert User.objects.get(pk=alice.pk).time_zone == "Europe/Paris"
 
 
+def test_a_zone_that_is_not_known_here_is_utc(signed_in, alice, workspace):
+    # Old names go from one release of the tz database to the next, and operators may type what they like.
+    for name in ("Asia/Calcutta-that-was", "Europe", "../passwd"):
+        User.objects.filter(pk=alice.pk).update(time_zone=name)
+        alice.refresh_from_db()
+        mail.outbox.clear()
+        assert "1 July 2026, 22:30 UTC" in mailed(alice, Restoration.Status.SUCCEEDED, **EXPIRES).body
+        assert signed_in(alice).get(reverse("preferences")).status_code == 200
+    # A name that people are not offered is still their zone.
+    User.objects.filter(pk=alice.pk).update(time_zone="Etc/GMT-2")
+    alice.refresh_from_db()
+    mail.outbox.clear()
+    assert "2 July 2026, 00:30" in mailed(alice, Restoration.Status.SUCCEEDED, **EXPIRES).body
+
+
 def test_zones_are_places_that_people_know():
     assert len(time_zones()) > 300
     assert {"UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires"} <= set(time_zones())
