@@ -43,9 +43,14 @@ def hurdle(membership: Membership, user: User) -> str:
     """Returns the template that tells a member what has to be done before the door opens, or nothing."""
     if membership.workspace.is_closing:
         return "accounts/workspace_closing.html"
-    if membership.workspace.requires_second_factor and not has_second_factor(user):
+    if lacks_second_factor(membership, user):
         return "accounts/second_factor_needed.html"
     return ""
+
+
+def lacks_second_factor(membership: Membership, user: User) -> bool:
+    """Returns whether the workspace asks for a second factor that this member has not got."""
+    return membership.workspace.requires_second_factor and not has_second_factor(user)
 
 
 def admitted(user: object, slug: str) -> Membership | None:

@@ -31,6 +31,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts import mails, scope
+from accounts.access import lacks_second_factor
 from accounts.localization import as_seen_by
 from accounts.models import AuditEntry, DataExport, Membership, User, Workspace
 from accounts.permissions import Permission
@@ -139,6 +140,8 @@ def _write(archive: zipfile.ZipFile, user: User) -> None:
     members = list(Membership.objects.filter(user=user).select_related("workspace"))
     _write_rows(archive, "memberships.json", map(_membership, members))
     for member in members:
+        if lacks_second_factor(member, user):
+            continue  # The archive is no way round the door.
         with scope.inside(member.workspace):
             _write_workspace(archive, member)
 

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import audit
+from accounts import audit, workspaces
 from accounts.models import DataExport
 from restorations import data_export, objects, retention
 from restorations.models import Restoration
@@ -64,6 +64,18 @@ def test_a_member_gets_only_what_they_did_themselves(alice, bob, workspace):
     assert content(archive, f"{folder}/ledger.json") == []
     assert [entry["subject"] for entry in content(archive, f"{folder}/audit.json")] == ["his.mp4"]
     assert "hers.mp4" not in str([archive.read(name) for name in archive.namelist()])
+
+
+def test_it_is_no_way_round_a_second_factor(alice, bob, workspace):
+    VideoFactory(workspace=workspace, created_by=bob, file_name="his.mp4")
+    workspaces.change(workspace, requires_second_factor=True)
+    folder = f"workspaces/{workspace.slug}/"
+    for person in (alice, bob):
+        assert not [name for name in archive_of(person).namelist() if name.startswith(folder)]
+    TOTP.activate(bob, generate_totp_secret())
+    DataExport.objects.all().delete()
+    [video] = content(archive_of(bob), f"{folder}videos.json")
+    assert video["file_name"] == "his.mp4"
 
 
 def test_no_secret_leaves(alice, workspace):
