@@ -5,11 +5,18 @@ import re
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
-from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from allauth.mfa.totp.internal.auth import (
+    TOTP,
+    format_hotp_value,
+    generate_totp_secret,
+    hotp_value,
+    yield_hotp_counters_from_time,
+)
 from django.core import mail
 from django.test import Client
 from django.urls import reverse
 
+from accounts import workspaces
 from accounts.models import User
 from tests.factories import PASSWORD
 
@@ -99,6 +106,32 @@ def test_a_new_password_ends_the_other_sessions_and_is_mailed(alice):
     assert laptop.get(reverse("preferences")).status_code == 200
     assert phone.get(reverse("preferences")).status_code == 302
     assert "127.0.0.1" in mail.outbox[-1].body
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_first_second_step_ends_the_sessions_that_came_in_without_it(alice, workspace):
+    own, elsewhere = Client(), Client()
+    for client in (own, elsewhere):
+        sign_in(client, alice)
+    page = reverse("mfa_activate_totp")
+    again = own.get(page)["Location"]
+    secret = own.post(again, {"password": PASSWORD, "next": page}, follow=True).context["form"].secret
+    own.post(page, {"code": code_of(secret)})
+    workspaces.change(workspace, requires_second_factor=True)
+    assert own.get(workspace.get_absolute_url()).status_code == 200
+    # Whoever knew the password only has not become somebody with a second step.
+    assert elsewhere.get(workspace.get_absolute_url()).status_code == 302
+    sign_in(elsewhere, alice)
+    [code, *_] = Authenticator.objects.get(type="recovery_codes").wrap().get_unused_codes()
+    elsewhere.post(reverse("mfa_authenticate"), {"code": code})
+    assert elsewhere.get(workspace.get_absolute_url()).status_code == 200
+    # What comes after the first ends nothing: all of these came in by it.
+    own.post(reverse("mfa_generate_recovery_codes"))
+    assert elsewhere.get(workspace.get_absolute_url()).status_code == 200
+
+
+def code_of(secret):
+    return format_hotp_value(hotp_value(secret, next(iter(yield_hotp_counters_from_time()))))
 
 
 def test_resetting_a_password_by_mail_works_once(client, alice):
