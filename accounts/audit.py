@@ -47,12 +47,15 @@ def record(
 ) -> None:
     """Adds an entry in the transaction of the deed, so that neither is there without the other.
 
-    Who asks, and from where, comes from the request; without one, and without `actor`, the site itself did it.
+    Who asks, and from where, comes from the request; without one, and without `actor`, the site itself did it. A deed
+    of somebody else, which this request only finds done, came from nowhere that is known.
     """
     assert connection.in_atomic_block, "the entry belongs into the transaction of the deed"
     now = scope.current()
     if actor is None and now.person_id is not None:
         actor = User.objects.filter(pk=now.person_id).first()
+    if actor is not None and now.person_id not in (None, actor.pk):
+        now = scope.NOBODY
     AuditEntry.objects.create(
         workspace=workspace,
         deed=deed,

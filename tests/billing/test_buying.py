@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from django.urls import reverse
 
+from accounts.models import AuditEntry
 from billing import ledger
 from billing.models import BillingAccount, CreditEntry, Purchase
 from restorations.options import Options
@@ -130,6 +131,16 @@ def test_the_statement_links_counts_and_filters(client, twin, workspace, buy):
     assert only[0].balance_after == ledger.balance(workspace)
     receipt = client.get(at("purchase-detail", workspace, purchase.pk)).content.decode()
     assert f"{twin.url}/invoices/" in receipt
+
+
+def test_the_log_does_not_say_that_a_buyer_came_from_where_another_looked(
+    signed_in, twin, buy, vera, workspace
+):
+    purchase = buy()
+    # The first to ask Stripe about it is somebody who looks at the page.
+    signed_in(vera).get(at("purchase-detail", workspace, purchase.pk), REMOTE_ADDR="198.51.100.9")
+    entry = AuditEntry.objects.for_workspace(workspace).get(deed="purchased")
+    assert (entry.actor, entry.address, entry.user_agent) == (purchase.created_by, None, "")
 
 
 @pytest.mark.parametrize("missing", ["", "-5", "many", "²", "9" * 5000])
