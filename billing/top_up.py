@@ -78,12 +78,19 @@ def _returned(account: BillingAccount) -> Purchase | None:
 
 def _switch_off(purchase: Purchase, tell: Callable[[Purchase], None]) -> None:
     """Switches automatic top-up off because of a purchase; who does so is the one that mails."""
+    mine = BillingAccount.objects.for_workspace(purchase.workspace)
+    since = purchases.account_of(purchase.workspace).top_up_since
+    if not mine.filter(top_up_enabled=True).update(top_up_enabled=False):
+        return
+    try:
+        tell(purchase)
+    except (
+        OSError
+    ):  # smtplib's exceptions are OSErrors too; the next look begins here, before anything is bought
+        mine.filter(top_up_since=since).update(top_up_enabled=True)
+        raise
     with transaction.atomic():
-        on = BillingAccount.objects.for_workspace(purchase.workspace).filter(top_up_enabled=True)
-        if not on.update(top_up_enabled=False):
-            return
         audit.record(workspace=purchase.workspace, deed=Deed.TOP_UP_CHANGED, is_on=False)
-    tell(purchase)
 
 
 # --- Topping up ---------------------------------------------------------------------------------------------

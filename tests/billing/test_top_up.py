@@ -108,6 +108,28 @@ def test_three_declines_switch_it_off_with_one_mail(ready, twin, workspace):
     assert ledger.balance(workspace) == 60
 
 
+def test_that_it_is_off_is_mailed_when_the_mail_server_is_back(ready, workspace, monkeypatch):
+    ready(DECLINED_LATER)
+    now = timezone.now()
+    for hours in (0, 7):
+        top_up.watch(workspace.pk, now=now + timedelta(hours=hours))
+    with monkeypatch.context() as patched:
+        patched.setattr("django.core.mail.backends.locmem.EmailBackend.send_messages", refuse)
+        for hours in (40, 80):
+            with pytest.raises(OSError, match="away"):
+                top_up.watch(workspace.pk, now=now + timedelta(hours=hours))
+    mail.outbox.clear()
+    for _ in range(2):
+        top_up.watch(workspace.pk, now=now + timedelta(hours=120))
+    assert [m.subject for m in mail.outbox] == ["Automatic top-up is off"]
+    assert (top_ups(), BillingAccount.objects.get().top_up_enabled) == (3, False)
+    assert AuditEntry.objects.filter(deed="top_up_changed", details={"is_on": False}).count() == 1
+
+
+def refuse(*_args):
+    raise OSError("the mail server is away")
+
+
 @pytest.mark.parametrize("way", ["refund", "dispute"])
 def test_money_that_went_back_is_not_taken_again_until_somebody_says_so(way, ready, twin, workspace):
     ready()
