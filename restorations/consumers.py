@@ -11,7 +11,6 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
-from channels.auth import get_user
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
@@ -76,14 +75,7 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     async def _answer(self) -> None:
         while self.waiting:
             subject = next(iter(self.waiting))
-            hint = self.waiting.pop(subject)
-            await self._recognize()
-            await self._send(await self._render(hint))
-
-    async def _recognize(self) -> None:
-        """Reads anew who listens: since the socket was opened the session may have ended, or the account closed."""
-        session = self.scope["session"]
-        self.scope["user"] = await get_user({"session": session.__class__(session.session_key)})
+            await self._send(await self._render(self.waiting.pop(subject)))
 
     async def _send(self, html: str | None) -> None:
         if html is None:
@@ -114,7 +106,8 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
             self.note()
 
     def _is_admitted(self) -> bool:
-        # The session is read anew: whoever was signed out meanwhile, here or from another device, is nobody now.
+        # The session is read anew: since the socket was opened it may have ended, here or from another device, or the
+        # account may be closed.
         request, known = HttpRequest(), self.scope["session"]
         request.session = known.__class__(known.session_key)
         self.scope["user"] = get_user(request)
