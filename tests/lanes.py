@@ -35,8 +35,9 @@ _QUICK: Final = "not (services or journey or torch or gpu or postgres)"
 # Their modules import PyTorch as soon as they are collected.
 _WITHOUT_NETWORKS: Final = f"--ignore={NETWORKS}"
 LANES: Final = (
-    Lane(name="fast", arguments=(_WITHOUT_NETWORKS, "-m", _QUICK, "-n", "2")),
-    # A file's tests share the processes that its fixtures start, and often wait for them: three share two cores.
+    # Tests wait as well as work: three share two cores.
+    Lane(name="fast", arguments=(_WITHOUT_NETWORKS, "-m", _QUICK, "-n", "3")),
+    # A file's tests share the processes that its fixtures start.
     Lane(name="services", arguments=(_WITHOUT_NETWORKS, "-m", "services", "-n", "3", "--dist", "loadfile")),
     Lane(
         name="postgres",

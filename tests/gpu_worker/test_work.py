@@ -87,10 +87,12 @@ def test_two_ranks_make_what_one_makes(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     alone = Listener()
-    done = work(job(folders[0]), listener=alone)
+    # Small pictures come out of x264 with other bits now and then; ProRes has none of its freedom.
+    done = work(job(folders[0], output=Output.PRORES), listener=alone)
     ranks = [Listener(), Listener()]
     said = [
-        work(job(folders[1]), rank=rank, world=2, listener=listener) for rank, listener in enumerate(ranks)
+        work(job(folders[1], output=Output.PRORES), rank=rank, world=2, listener=listener)
+        for rank, listener in enumerate(ranks)
     ]
     assert said[0].segments == said[1].segments == done.segments
     assert ranks[0].segments.keys() | ranks[1].segments.keys() == alone.segments.keys()
@@ -109,12 +111,13 @@ def test_what_will_come_out_is_told_before_it_does(name: str, tmp_path: Path) ->
 
 
 def test_what_is_done_is_left_out_and_the_rest_is_the_same(tmp_path: Path) -> None:
-    done = work(job(tmp_path))
+    task = job(tmp_path, output=Output.PRORES)
+    done = work(task)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     missing = sorted(tmp_path.iterdir())[1]
     missing.unlink()
     listener = Listener()
-    again = work(job(tmp_path).without((done.segments[0], *done.segments[2:])), listener=listener)
+    again = work(task.without((done.segments[0], *done.segments[2:])), listener=listener)
     assert again.segments == done.segments
     assert list(listener.segments) == [done.segments[1]]
     assert listener.num_done == done.segments[1].num_frames
