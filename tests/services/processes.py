@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+#: Linux gives ports from 32768 on to whoever asks for any.
+_PORTS: Final = range(20_000, 32_768)
 
 
 class ServerDidNotStart(RuntimeError):
@@ -79,8 +83,12 @@ def accepts_connections(address: str | tuple[str, int]) -> bool:
 
 
 def free_port() -> int:
-    """Returns a port of the loopback address that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Returns a port of the loopback address that nobody listens on at this moment.
+
+    It lies below those that systems give to whoever asks for any: nobody gets it by chance before it is used.
+    """
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
