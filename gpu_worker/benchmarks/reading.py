@@ -9,20 +9,15 @@ little. Needs neither a GPU nor PyTorch.
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import av
-
-from gpu_worker.benchmarks.encoders import size_of
+from gpu_worker.benchmarks import on_cpu
 from gpu_worker.benchmarks.material import write_clip
 from gpu_worker.engine.video import VideoSource
 
@@ -75,27 +70,14 @@ def report(costs: list[Cost], *, num_frames: int, repeats: int) -> str:
             for cost in costs
         ),
     ]
-    about = {
-        "what": "reading",
-        "frames": num_frames,
-        "repeats": repeats,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "av": av.__version__,
-    }
-    return "\n".join([*rows, "", json.dumps(about | {"costs": [asdict(cost) for cost in costs]})]) + "\n"
+    return on_cpu.report("reading", rows, costs, num_frames=num_frames, repeats=repeats)
 
 
 def main() -> int:
     """Measures what the command line asks for and prints the report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", action="append", type=size_of, metavar="WIDTHxHEIGHT")
-    parser.add_argument("--frames", type=int, default=120)
-    parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    sizes = arguments.size or [(720, 576), (1280, 720), (1920, 1080)]
-    costs = measure(sizes, num_frames=arguments.frames, repeats=arguments.repeats)
-    sys.stdout.write(report(costs, num_frames=arguments.frames, repeats=arguments.repeats))
+    asked = on_cpu.programme(__doc__, sizes=[(720, 576), (1280, 720), (1920, 1080)], num_frames=120)
+    costs = measure(asked.sizes, num_frames=asked.num_frames, repeats=asked.repeats)
+    sys.stdout.write(report(costs, num_frames=asked.num_frames, repeats=asked.repeats))
     return 0
 
 
