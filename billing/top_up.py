@@ -64,10 +64,12 @@ def _watch_low_mark(workspace: Workspace) -> None:
 def _stop(workspace: Workspace) -> None:
     """Switches automatic top-up off when it must not go on, whenever Stripe has told that."""
     account = purchases.account_of(workspace)
+    if not account.top_up_enabled:
+        return
     if returned := _returned(account):
-        _switch_off(returned, notifications.mail_top_up_returned)
-    if len(declined := _declined(account)) >= MAX_DECLINES:
-        _switch_off(declined[0], notifications.mail_top_up_off)
+        _switch_off(account, returned, notifications.mail_top_up_returned)
+    elif len(declined := _declined(account)) >= MAX_DECLINES:
+        _switch_off(account, declined[0], notifications.mail_top_up_off)
 
 
 def _returned(account: BillingAccount) -> Purchase | None:
@@ -76,18 +78,16 @@ def _returned(account: BillingAccount) -> Purchase | None:
     return mine.filter(returned_at__gt=account.top_up_since).first() if account.top_up_since else mine.first()
 
 
-def _switch_off(purchase: Purchase, tell: Callable[[Purchase], None]) -> None:
+def _switch_off(account: BillingAccount, purchase: Purchase, tell: Callable[[Purchase], None]) -> None:
     """Switches automatic top-up off because of a purchase; who does so is the one that mails."""
-    mine = BillingAccount.objects.for_workspace(purchase.workspace)
-    since = purchases.account_of(purchase.workspace).top_up_since
+    mine = BillingAccount.objects.filter(pk=account.pk)
     if not mine.filter(top_up_enabled=True).update(top_up_enabled=False):
         return
     try:
         tell(purchase)
-    except (
-        OSError
-    ):  # smtplib's exceptions are OSErrors too; the next look begins here, before anything is bought
-        mine.filter(top_up_since=since).update(top_up_enabled=True)
+    except OSError:  # smtplib's exceptions are OSErrors too
+        # The next look begins here, before anything is bought.
+        mine.filter(top_up_since=account.top_up_since).update(top_up_enabled=True)
         raise
     with transaction.atomic():
         audit.record(workspace=purchase.workspace, deed=Deed.TOP_UP_CHANGED, is_on=False)
