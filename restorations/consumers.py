@@ -105,12 +105,14 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
         with scope.inside(self.membership.workspace):
             self.note()
 
-    def _is_admitted(self) -> bool:
-        # The session is read anew: since the socket was opened it may have ended, here or from another device, or the
-        # account may be closed.
+    def _is_still_admitted(self) -> bool:
+        """Asks anew: the session may have ended since, here or from another device, or the account may be closed."""
         request, known = HttpRequest(), self.scope["session"]
         request.session = known.__class__(known.session_key)
         self.scope["user"] = get_user(request)
+        return self._is_admitted()
+
+    def _is_admitted(self) -> bool:
         membership = admitted(self.scope["user"], self.scope["url_route"]["kwargs"]["slug"])
         if membership is not None:
             self.membership = membership
@@ -119,7 +121,7 @@ class PageConsumer(AsyncWebsocketConsumer, abc.ABC):  # type: ignore[misc]
     @database_sync_to_async  # type: ignore[untyped-decorator]
     def _render(self, hint: dict[str, str] | None) -> str | None:
         # A role may have changed since the socket was opened, and who was removed hears nothing more.
-        if hint is not None and not self._is_admitted():
+        if hint is not None and not self._is_still_admitted():
             return None
         user = self.scope["user"]
         with scope.person(user), scope.inside(self.membership.workspace), as_seen_by(user):
